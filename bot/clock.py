@@ -1,0 +1,59 @@
+"""The only place that asks what time it is; everything else is told."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+from zoneinfo import ZoneInfo
+
+BEIJING = ZoneInfo("Asia/Shanghai")
+
+
+class Clock(Protocol):
+    """Tells the time as an aware UTC datetime."""
+
+    def now(self) -> datetime: ...
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+
+class MovableClock:
+    """A clock that can be set: the demo's slider, and the tests' time.
+
+    With `running` it goes on from where it was set; otherwise it stands still.
+    """
+
+    def __init__(self, start: datetime, *, running: bool = False) -> None:
+        self._running = running
+        self._set_at = time.monotonic()
+        self._start = start.astimezone(UTC)
+
+    def now(self) -> datetime:
+        if not self._running:
+            return self._start
+        return self._start + timedelta(seconds=time.monotonic() - self._set_at)
+
+    def set(self, moment: datetime) -> None:
+        """Move to an aware `moment`, forwards or back."""
+        self._set_at = time.monotonic()
+        self._start = moment.astimezone(UTC)
+
+    def advance(self, **span: float) -> None:
+        """Move on by a timedelta given as keywords: `advance(days=1)`."""
+        self.set(self.now() + timedelta(**span))
+
+
+def beijing(moment: datetime) -> datetime:
+    """The same moment as people in the county read it."""
+    return moment.astimezone(BEIJING)
+
+
+def show_time(moment: datetime) -> str:
+    """`2026-03-12 10:02`, Beijing time."""
+    return beijing(moment).strftime("%Y-%m-%d %H:%M")

@@ -1,0 +1,1 @@
+"""What is said because of the date."""

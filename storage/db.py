@@ -1,0 +1,134 @@
+"""The engine, and the one place that commits."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlmodel import Session
+
+from storage.columns import KeyRing
+
+MIGRATION_LOCK = 20221509  # any number that only our migrations take
+
+
+class Database:
+    """SQLite or PostgreSQL behind a URL, with the keys that open its encrypted columns.
+
+    On SQLite one lock orders this process's writers: waiting on it is fair and prompt, waiting
+    for SQLite's own busy handler is neither. `commits` counts transactions, for benchmarks.
+    """
+
+    def __init__(self, url: str, keys: KeyRing, *, pool_size: int = 8) -> None:
+        self.url = make_url(url)
+        self.keys = keys
+        self.sqlite = self.url.get_backend_name() == "sqlite"
+        self.commits = 0
+        self._writing = threading.RLock()
+        self.engine = self._engine(pool_size)
+
+    def _engine(self, pool_size: int) -> Engine:
+        options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 4}
+        if self.sqlite:
+            options["connect_args"] = {"check_same_thread": False, "timeout": 10}
+        else:
+            options["pool_pre_ping"] = True
+        engine = create_engine(self.url, **options)
+        engine.dialect.hongyan_keys = self.keys  # type: ignore[attr-defined]  # read in columns.py
+        if self.sqlite:
+            event.listen(engine, "connect", _tell_sqlite)
+            event.listen(engine, "begin", _begin_sqlite)
+        return engine
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A writing transaction: committed at the end, rolled back on any exception."""
+        if not self.sqlite:
+            with self.engine.begin() as connection:
+                yield connection
+            self.commits += 1
+            return
+        with self._writing, self.engine.connect() as connection:
+            connection.execution_options(hongyan_writes=True)
+            with connection.begin():
+                yield connection
+        self.commits += 1
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """A writing transaction as an ORM session."""
+        with self.transaction() as connection, attached(connection) as session:
+            yield session
+            session.flush()
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A session that only reads; whatever it changed is thrown away."""
+        with self.engine.connect() as connection, attached(connection) as session:
+            yield session
+
+    def migrate(self) -> None:
+        """Bring the tables to this version; safe to repeat and to run from several processes."""
+        with self.transaction() as connection:
+            if not self.sqlite:
+                connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
+            config = _alembic()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    def revision(self) -> str | None:
+        """The migration the tables stand at; None for an empty database."""
+        with self.engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision()
+
+    def current(self) -> bool:
+        """Do the tables stand where this version expects them?"""
+        return self.revision() == ScriptDirectory.from_config(_alembic()).get_current_head()
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self.engine.dispose()
+
+
+@contextmanager
+def attached(connection: Connection) -> Iterator[Session]:
+    """An ORM session on a connection whose transaction somebody else ends."""
+    with Session(
+        bind=connection, join_transaction_mode="rollback_only", expire_on_commit=False
+    ) as session:
+        yield session
+
+
+def _alembic() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config
+
+
+def _tell_sqlite(connection: Any, _record: object) -> None:
+    """Take transactions away from Python's driver and set what durability needs.
+
+    Left to itself the driver begins late and lets a SAVEPOINT commit by itself.
+    """
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "busy_timeout=10000",
+        "secure_delete=ON",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("hongyan_writes")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

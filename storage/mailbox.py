@@ -1,0 +1,688 @@
+"""Inbox and outbox: what was answered, and the ledger of everything that is to leave.
+
+Nothing is sent that is not a row here first. A worker *claims* rows ahead of its calls, the *gate*
+lets only those through that are still its own, live, unpaused and consented to, and the
+*acknowledgement* writes down what became of them. A row whose sender died between gate and
+acknowledgement is `unknown`: it is never sent again blindly.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    Index,
+    Integer,
+    UniqueConstraint,
+    and_,
+    bindparam,
+    case,
+    exists,
+    func,
+    insert,
+    not_,
+    or_,
+    text,
+    update,
+)
+from sqlalchemy import select as core_select
+from sqlalchemy.dialects.postgresql import insert as pg_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlmodel import Field, SQLModel, col
+
+from storage.columns import EncryptedText, UtcDateTime, personal
+from storage.people import ALL_TOPICS, ConsentNow, Contact, Unsubscription
+
+ROW_ID = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers only INTEGER keys itself
+
+
+class State(StrEnum):
+    """Where an outbox row stands; `TRANSITIONS` says which may follow which."""
+
+    HELD = "held"
+    QUEUED = "queued"
+    DEFERRED = "deferred"
+    LEASED = "leased"
+    SENDING = "sending"
+    AWAITING_STAFF = "awaiting_staff"
+    SENT = "sent"
+    DELIVERED = "delivered"
+    READ = "read"
+    FAILED = "failed"
+    DEAD = "dead"
+    UNKNOWN = "unknown"
+    SUPPRESSED = "suppressed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+STATE_WORDS: Mapping[State, str] = {
+    State.HELD: "暂停",
+    State.QUEUED: "排队",
+    State.DEFERRED: "顺延",
+    State.LEASED: "待发",
+    State.SENDING: "发送中",
+    State.AWAITING_STAFF: "待员工确认",
+    State.SENT: "已发出",
+    State.DELIVERED: "已送达",
+    State.READ: "已读",
+    State.FAILED: "失败",
+    State.DEAD: "多次未成",
+    State.UNKNOWN: "未知",
+    State.SUPPRESSED: "不发",
+    State.CANCELLED: "已取消",
+    State.EXPIRED: "已过期",
+}
+
+WAITING = (State.HELD, State.QUEUED, State.DEFERRED, State.LEASED)
+"""States in which a row can still be stopped."""
+
+OPEN = (*WAITING, State.SENDING)
+"""States that a campaign still has before it when it asks whether it is done."""
+
+TRANSITIONS: Mapping[State, frozenset[State]] = {
+    State.HELD: frozenset({State.QUEUED, State.CANCELLED, State.SUPPRESSED, State.EXPIRED}),
+    State.QUEUED: frozenset(
+        {State.LEASED, State.HELD, State.DEFERRED, State.CANCELLED, State.SUPPRESSED, State.EXPIRED}
+    ),
+    State.DEFERRED: frozenset(
+        {State.QUEUED, State.HELD, State.CANCELLED, State.SUPPRESSED, State.EXPIRED}
+    ),
+    State.LEASED: frozenset(
+        {
+            State.SENDING,
+            State.QUEUED,
+            State.HELD,
+            State.DEFERRED,
+            State.CANCELLED,
+            State.SUPPRESSED,
+            State.EXPIRED,
+            State.FAILED,
+        }
+    ),
+    State.SENDING: frozenset(
+        {
+            State.SENT,
+            State.AWAITING_STAFF,
+            State.FAILED,
+            State.DEAD,
+            State.UNKNOWN,
+            State.QUEUED,
+            State.DEFERRED,
+        }
+    ),
+    State.AWAITING_STAFF: frozenset({State.SENT, State.CANCELLED, State.EXPIRED}),
+    State.UNKNOWN: frozenset({State.SENT, State.QUEUED, State.FAILED}),
+    State.SENT: frozenset({State.DELIVERED, State.READ, State.FAILED}),
+    State.DELIVERED: frozenset({State.READ}),
+    State.READ: frozenset(),
+    State.FAILED: frozenset({State.QUEUED}),
+    State.DEAD: frozenset({State.QUEUED}),
+    State.SUPPRESSED: frozenset(),
+    State.CANCELLED: frozenset(),
+    State.EXPIRED: frozenset(),
+}
+
+
+class Inbox(SQLModel, table=True):
+    """A message that was answered. `reply` is what the platform's next try is given.
+
+    `reply` is None when the answer left through the outbox, or was pruned after a day.
+    """
+
+    key: str = Field(primary_key=True, sa_column_kwargs=personal("去重", "消息编号"))
+    person_id: int = Field(foreign_key="person.id", index=True)
+    received_at: datetime = Field(sa_type=UtcDateTime, index=True)
+    reply: str | None = Field(
+        default=None, sa_type=EncryptedText, sa_column_kwargs=personal("重发应答", "刚才的回复")
+    )
+
+
+class Outbox(SQLModel, table=True):
+    """One message to one recipient for one occasion: the pair is unique.
+
+    `recipient` is `p<person id>` or `g<address>`. `address` is `channel:account:user`. A campaign's
+    row has no body: it is rendered when claimed; `body_hash` keeps what left. `scope` and `topic`
+    are what the gate asks before sending: a live consent, no unsubscription. `windowed`: the
+    channel lets us speak only inside its reply window. `repeatable`: after a crash it may leave
+    twice rather than never (answers, reminders).
+    """
+
+    __table_args__ = (UniqueConstraint("occasion", "recipient"),)
+
+    id: int | None = Field(default=None, sa_column=Column(ROW_ID, primary_key=True))
+    occasion: str
+    recipient: str
+    campaign_id: int | None = Field(default=None, foreign_key="campaign.id")
+    person_id: int | None = Field(default=None, foreign_key="person.id")
+    address: str | None = Field(default=None, sa_column_kwargs=personal("收发消息", "寄往的标识"))
+    purpose: str
+    scope: str | None = None
+    topic: str | None = None
+    lane: str
+    windowed: bool = False
+    repeatable: bool = False
+    state: str = State.QUEUED
+    reason: str = ""
+    not_before: datetime = Field(sa_type=UtcDateTime)
+    expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    attempts: int = 0
+    parts_sent: int = 0
+    owner: str = ""
+    body: str | None = Field(
+        default=None, sa_type=EncryptedText, sa_column_kwargs=personal("寄给您的话", "发件正文")
+    )
+    body_hash: str = ""
+    provider_id: str = ""
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    sent_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+class Lane(SQLModel, table=True):
+    """One rate-limit domain with a priority (0 goes first).
+
+    `gap_ms` is the time between two sends, 0 for no limit, `burst` how many may go at once. `tat`
+    is the theoretical arrival time of the next send (GCRA), `blocked_until` the platform's word,
+    both by the database's clock in epoch ms.
+    """
+
+    key: str = Field(primary_key=True)
+    priority: int = 9
+    gap_ms: int = 0
+    burst: int = 1
+    tat: int = Field(default=0, sa_type=BigInteger)
+    blocked_until: int = Field(default=0, sa_type=BigInteger)
+    paused: bool = False
+
+
+class Worker(SQLModel, table=True):
+    """A delivery process and when it last said that it lives (epoch ms, database's clock)."""
+
+    id: str = Field(primary_key=True)
+    beat: int = Field(sa_type=BigInteger)
+
+
+def _in_state(*states: State) -> Any:
+    return text("state IN (" + ", ".join(f"'{state}'" for state in states) + ")")
+
+
+def _partial(name: str, *columns: Any, where: Any) -> Index:
+    return Index(name, *columns, sqlite_where=where, postgresql_where=where)
+
+
+_partial(
+    "ix_outbox_ready",
+    col(Outbox.lane),
+    col(Outbox.not_before),
+    col(Outbox.id),
+    where=_in_state(State.QUEUED),
+)
+# Led by the address: led by the lane it becomes a scan over everything in flight.
+_partial(
+    "ix_outbox_flight", col(Outbox.address), where=_in_state(State.LEASED, State.SENDING)
+)
+_partial("ix_outbox_deferred", col(Outbox.address), where=_in_state(State.DEFERRED))
+_partial("ix_outbox_person", col(Outbox.person_id), where=_in_state(*WAITING))
+Index("ix_outbox_campaign", col(Outbox.campaign_id), col(Outbox.state))
+
+TABLE: Any = Outbox.__table__  # type: ignore[attr-defined]  # SQLModel sets it
+INBOX: Any = Inbox.__table__  # type: ignore[attr-defined]
+LANES: Any = Lane.__table__  # type: ignore[attr-defined]
+
+
+def on_conflict_nothing(connection: Connection, table: Any) -> Any:
+    """An INSERT that leaves a row alone which is there already, in the connection's dialect."""
+    make = sqlite_insert if connection.dialect.name == "sqlite" else pg_insert
+    return make(table).on_conflict_do_nothing()
+
+
+def enqueue(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows whose (occasion, recipient) is new; the others are left as they are."""
+    if rows:
+        connection.execute(on_conflict_nothing(connection, TABLE), list(rows))
+
+
+def database_millis(connection: Connection) -> int:
+    """The database's own clock, so that replicas need not agree on theirs."""
+    if connection.dialect.name == "sqlite":
+        query = "SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
+    else:
+        query = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)"
+    return int(connection.execute(text(query)).scalar_one())
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A leased row: what a worker needs to render and send it, and when its slot is.
+
+    `slot_ms` is how long to wait from now so that the lane's rate holds.
+    """
+
+    id: int
+    occasion: str
+    campaign_id: int | None
+    person_id: int | None
+    address: str
+    purpose: str
+    lane: str
+    windowed: bool
+    repeatable: bool
+    attempts: int
+    parts_sent: int
+    body: str | None
+    expires_at: datetime | None
+    slot_ms: int = 0
+
+
+_CLAIMED = (
+    TABLE.c.id,
+    TABLE.c.occasion,
+    TABLE.c.campaign_id,
+    TABLE.c.person_id,
+    TABLE.c.address,
+    TABLE.c.purpose,
+    TABLE.c.lane,
+    TABLE.c.windowed,
+    TABLE.c.repeatable,
+    TABLE.c.attempts,
+    TABLE.c.parts_sent,
+    TABLE.c.body,
+    TABLE.c.expires_at,
+)
+_FLIGHT = TABLE.alias("flight")
+_READY = (
+    core_select(TABLE.c.id)
+    .where(
+        TABLE.c.lane == bindparam("lane"),
+        _in_state(State.QUEUED),
+        TABLE.c.not_before <= bindparam("now", type_=UtcDateTime),
+        not_(
+            exists().where(
+                _FLIGHT.c.address == TABLE.c.address,
+                text("flight.state IN ('leased', 'sending')"),
+            )
+        ),
+    )
+    .order_by(TABLE.c.not_before, TABLE.c.id)
+    .limit(bindparam("free"))
+)
+
+
+def _claim(ready: Any) -> Any:
+    return (
+        update(TABLE)
+        .where(TABLE.c.id.in_(ready.scalar_subquery()))
+        .values(state=State.LEASED, owner=bindparam("worker"), reason="")
+        .returning(*_CLAIMED)
+    )
+
+
+_CLAIM_SQLITE = _claim(_READY)
+_CLAIM_POSTGRESQL = _claim(_READY.with_for_update(skip_locked=True))
+
+
+def ready_lanes(connection: Connection) -> list[str]:
+    """Lanes that may send now, most urgent first."""
+    now = database_millis(connection)
+    rows = connection.execute(
+        core_select(LANES.c.key)
+        .where(LANES.c.blocked_until <= now, not_(LANES.c.paused))
+        .order_by(LANES.c.priority, LANES.c.key)
+    )
+    return [row.key for row in rows]
+
+
+def claim(
+    connection: Connection, lane: str, worker: str, now: datetime, free: int, horizon_ms: int = 300
+) -> list[Claimed]:
+    """Lease up to `free` due rows of a lane, at most as many as have a slot within the horizon.
+
+    The lane's row is locked while slots are counted, so a limit holds over any number of workers.
+    """
+    one_lane = core_select(LANES).where(LANES.c.key == lane).with_for_update()
+    gauge = connection.execute(one_lane).one()
+    clock = database_millis(connection)
+    if gauge.paused or gauge.blocked_until > clock:
+        return []
+    start = max(gauge.tat, clock - (gauge.burst - 1) * gauge.gap_ms) if gauge.gap_ms else clock
+    if gauge.gap_ms:
+        free = min(free, (clock + horizon_ms - start) // gauge.gap_ms + 1)
+    if free <= 0:
+        return []
+    statement = _CLAIM_SQLITE if connection.dialect.name == "sqlite" else _CLAIM_POSTGRESQL
+    rows = connection.execute(
+        statement, {"lane": lane, "now": now, "free": free, "worker": worker}
+    ).all()
+    if gauge.gap_ms and rows:
+        connection.execute(
+            update(LANES).where(LANES.c.key == lane).values(tat=start + gauge.gap_ms * len(rows))
+        )
+    return [
+        Claimed(*row, slot_ms=max(0, start + index * gauge.gap_ms - clock))
+        for index, row in enumerate(sorted(rows, key=lambda row: row.id))
+    ]
+
+
+_CONSENTED = or_(
+    TABLE.c.scope.is_(None),
+    exists().where(
+        col(ConsentNow.person_id) == TABLE.c.person_id,
+        col(ConsentNow.scope) == TABLE.c.scope,
+        col(ConsentNow.live),
+    ),
+)
+_WANTED = or_(
+    TABLE.c.topic.is_(None),
+    not_(
+        exists().where(
+            col(Unsubscription.person_id) == TABLE.c.person_id,
+            col(Unsubscription.topic).in_([TABLE.c.topic, ALL_TOPICS]),
+        )
+    ),
+)
+_IN_WINDOW = or_(
+    not_(TABLE.c.windowed),
+    exists().where(
+        col(Contact.address) == TABLE.c.address,
+        col(Contact.window_until) > bindparam("now", type_=UtcDateTime),
+        col(Contact.window_left) > 0,
+    ),
+)
+_ALIVE = or_(
+    TABLE.c.expires_at.is_(None), TABLE.c.expires_at > bindparam("now", type_=UtcDateTime)
+)
+_MINE = and_(
+    TABLE.c.id.in_(bindparam("ids", expanding=True)),
+    TABLE.c.owner == bindparam("worker"),
+    TABLE.c.state == State.LEASED,
+)
+_GATE = (
+    update(TABLE)
+    .where(_MINE, _ALIVE, _CONSENTED, _WANTED, _IN_WINDOW)
+    .values(state=State.SENDING)
+    .returning(TABLE.c.id, TABLE.c.windowed, TABLE.c.address)
+)
+_TURNED_AWAY = (
+    update(TABLE)
+    .where(_MINE)
+    .values(
+        state=case(
+            (not_(_ALIVE), State.EXPIRED),
+            (not_(_CONSENTED), State.SUPPRESSED),
+            (not_(_WANTED), State.SUPPRESSED),
+            else_=State.DEFERRED,
+        ),
+        reason=case(
+            (not_(_ALIVE), "expired"),
+            (not_(_CONSENTED), "consent"),
+            (not_(_WANTED), "unsubscribed"),
+            else_="window",
+        ),
+    )
+)
+_SPEND_WINDOW = (
+    update(Contact)
+    .where(col(Contact.address) == bindparam("spent"))
+    .values(window_left=col(Contact.window_left) - 1)
+)
+
+
+def gate(connection: Connection, ids: Sequence[int], worker: str, now: datetime) -> set[int]:
+    """Let through what may leave this moment; everything else gets its reason.
+
+    Only the returned ids may be sent. Pause, cancel, withdrawal, expiry, a closed reply window and
+    a lost lease all work through this one statement.
+    """
+    arguments = {"ids": list(ids), "worker": worker, "now": now}
+    passed = connection.execute(_GATE, arguments).all()
+    if len(passed) < len(ids):
+        connection.execute(_TURNED_AWAY, arguments)
+    spent = [{"spent": row.address} for row in passed if row.windowed]
+    if spent:
+        connection.execute(_SPEND_WINDOW, spent)
+    return {row.id for row in passed}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a row that was let through."""
+
+    id: int
+    state: State
+    reason: str = ""
+    attempts: int = 0
+    parts_sent: int = 0
+    not_before: datetime | None = None
+    sent_at: datetime | None = None
+    provider_id: str = ""
+    body_hash: str = ""
+
+
+_ACK = (
+    update(TABLE)
+    .where(
+        TABLE.c.id == bindparam("row"),
+        TABLE.c.owner == bindparam("worker"),
+        TABLE.c.state.in_([State.SENDING, State.UNKNOWN]),
+    )
+    .values(
+        state=bindparam("new_state"),
+        reason=bindparam("why"),
+        attempts=bindparam("tries"),
+        parts_sent=bindparam("parts"),
+        not_before=func.coalesce(bindparam("due", type_=UtcDateTime), TABLE.c.not_before),
+        sent_at=bindparam("left_at", type_=UtcDateTime),
+        provider_id=bindparam("provider"),
+        body_hash=bindparam("digest"),
+    )
+)
+
+
+def acknowledge(connection: Connection, worker: str, outcomes: Iterable[Outcome]) -> None:
+    """Write down results; repeating it changes nothing, a stranger's row is left alone."""
+    rows = [
+        {
+            "row": done.id,
+            "worker": worker,
+            "new_state": done.state,
+            "why": done.reason,
+            "tries": done.attempts,
+            "parts": done.parts_sent,
+            "due": done.not_before,
+            "left_at": done.sent_at,
+            "provider": done.provider_id,
+            "digest": done.body_hash,
+        }
+        for done in outcomes
+    ]
+    if rows:
+        connection.execute(_ACK, rows)
+
+
+def fail_leased(connection: Connection, worker: str, ids: Sequence[int], reason: str) -> None:
+    """Give up rows that could not even be rendered."""
+    connection.execute(
+        update(TABLE)
+        .where(TABLE.c.id.in_(ids), TABLE.c.owner == worker, TABLE.c.state == State.LEASED)
+        .values(state=State.FAILED, reason=reason)
+    )
+
+
+def release(connection: Connection, worker: str, ids: Sequence[int]) -> None:
+    """Give leased rows back, not having been sent."""
+    connection.execute(
+        update(TABLE)
+        .where(TABLE.c.id.in_(ids), TABLE.c.owner == worker, TABLE.c.state == State.LEASED)
+        .values(state=State.QUEUED, owner="")
+    )
+
+
+def beat(connection: Connection, worker: str) -> None:
+    """Say that a worker lives."""
+    now = database_millis(connection)
+    workers: Any = Worker.__table__  # type: ignore[attr-defined]
+    done = connection.execute(update(workers).where(workers.c.id == worker).values(beat=now))
+    if not done.rowcount:
+        connection.execute(insert(workers), {"id": worker, "beat": now})
+
+
+def sweep(connection: Connection, worker: str, ttl: timedelta, *, alone: bool) -> int:
+    """Take back what dead workers held: leased rows wait again, sending rows are `unknown`
+    (or wait again where a second copy does no harm). Returns how many rows moved.
+
+    `alone`: no other process can hold this database, so every other owner is dead at once.
+    """
+    workers: Any = Worker.__table__  # type: ignore[attr-defined]
+    deadline = database_millis(connection) - (0 if alone else ttl / timedelta(milliseconds=1))
+    living = {
+        row.id
+        for row in connection.execute(core_select(workers).where(workers.c.beat > deadline))
+    } | {worker}
+    if alone:
+        living = {worker}
+    lost = and_(TABLE.c.owner != "", TABLE.c.owner.not_in(living))
+    moved = connection.execute(
+        update(TABLE)
+        .where(lost, _in_state(State.LEASED))
+        .values(state=State.QUEUED, owner="")
+    ).rowcount
+    moved += connection.execute(
+        update(TABLE)
+        .where(lost, _in_state(State.SENDING))
+        .values(
+            state=case((TABLE.c.repeatable, State.QUEUED), else_=State.UNKNOWN),
+            reason="worker_lost",
+        )
+    ).rowcount
+    return moved
+
+
+def block_lane(connection: Connection, lane: str, seconds: float) -> None:
+    """Keep a lane quiet for as long as the platform asked."""
+    until = database_millis(connection) + round(seconds * 1000)
+    connection.execute(
+        update(LANES)
+        .where(LANES.c.key == lane, LANES.c.blocked_until < until)
+        .values(blocked_until=until)
+    )
+
+
+def ensure_lane(
+    connection: Connection, key: str, priority: int, gap_ms: int = 0, burst: int = 1
+) -> None:
+    """Have a lane with these limits; the limits in the code win over stored ones."""
+    limits = {"priority": priority, "gap_ms": gap_ms, "burst": burst}
+    done = connection.execute(update(LANES).where(LANES.c.key == key).values(**limits))
+    if not done.rowcount:
+        connection.execute(on_conflict_nothing(connection, LANES), [{"key": key, **limits,
+                           "tat": 0, "blocked_until": 0, "paused": False}])
+
+
+def hold(connection: Connection, campaign_id: int) -> int:
+    """Pause a campaign: no send of it starts after this commits."""
+    return _move(connection, campaign_id, (State.QUEUED, State.LEASED), State.HELD)
+
+
+def resume(connection: Connection, campaign_id: int) -> int:
+    """Let a held campaign go on."""
+    return _move(connection, campaign_id, (State.HELD,), State.QUEUED)
+
+
+def cancel(connection: Connection, campaign_id: int, reason: str = "cancelled") -> int:
+    """Cancel what of a campaign has not left; returns how many rows."""
+    return _move(connection, campaign_id, WAITING, State.CANCELLED, reason)
+
+
+def _move(
+    connection: Connection,
+    campaign_id: int,
+    origins: Sequence[State],
+    target: State,
+    reason: str = "",
+) -> int:
+    return connection.execute(
+        update(TABLE)
+        .where(TABLE.c.campaign_id == campaign_id, TABLE.c.state.in_(origins))
+        .values(state=target, reason=reason)
+    ).rowcount
+
+
+def suppress_person(
+    connection: Connection, person_id: int, reason: str, topic: str | None = None
+) -> int:
+    """Stop what waits for a person and needs their consent; of one topic only, if given."""
+    conditions = [
+        TABLE.c.person_id == person_id,
+        TABLE.c.state.in_(WAITING),
+        TABLE.c.scope.is_not(None),
+    ]
+    if topic is not None:
+        conditions.append(TABLE.c.topic == topic)
+    return connection.execute(
+        update(TABLE).where(*conditions).values(state=State.SUPPRESSED, reason=reason)
+    ).rowcount
+
+
+_REOPEN = (
+    update(TABLE)
+    .where(
+        TABLE.c.address.in_(bindparam("addresses", expanding=True)),
+        _in_state(State.DEFERRED),
+        TABLE.c.reason == "window",
+    )
+    .values(state=State.QUEUED, reason="")
+)
+
+
+def reopen(connection: Connection, addresses: Sequence[str]) -> int:
+    """The people at these addresses have spoken: what waited for their window may go."""
+    return connection.execute(_REOPEN, {"addresses": list(addresses)}).rowcount
+
+
+def progress(connection: Connection, campaign_id: int) -> dict[tuple[State, str], int]:
+    """How many rows of a campaign are in which state for which reason."""
+    rows = connection.execute(
+        core_select(TABLE.c.state, TABLE.c.reason, func.count())
+        .where(TABLE.c.campaign_id == campaign_id)
+        .group_by(TABLE.c.state, TABLE.c.reason)
+    )
+    return {(State(state), reason): count for state, reason, count in rows}
+
+
+def expire_overdue(connection: Connection, now: datetime) -> int:
+    """Close rows whose moment has passed while they waited."""
+    return connection.execute(
+        update(TABLE)
+        .where(TABLE.c.expires_at <= now, TABLE.c.state.in_((*WAITING, State.AWAITING_STAFF)))
+        .values(state=State.EXPIRED, reason="expired")
+    ).rowcount
+
+
+def forget_bodies(connection: Connection, sent_before: datetime) -> int:
+    """Blank the bodies of rows long finished; their hash stays."""
+    return connection.execute(
+        update(TABLE)
+        .where(
+            TABLE.c.body.is_not(None),
+            TABLE.c.created_at < sent_before,
+            TABLE.c.state.not_in(OPEN),
+        )
+        .values(body=None)
+    ).rowcount
+
+
+def forget_replies(connection: Connection, before: datetime, keys_before: datetime) -> int:
+    """Blank stored replies after a day, and forget the keys after a month."""
+    pruned = connection.execute(
+        update(INBOX)
+        .where(INBOX.c.reply.is_not(None), INBOX.c.received_at < before)
+        .values(reply=None)
+    ).rowcount
+    return pruned + connection.execute(
+        INBOX.delete().where(INBOX.c.received_at < keys_before)
+    ).rowcount
