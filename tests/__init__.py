@@ -1,0 +1,1 @@
+"""Tests, and the emulated platforms they talk to."""
