@@ -1,0 +1,108 @@
+"""What every test may ask for: databases, a browser, and the certainty that nothing leaves the machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.network import Guard
+from tests.postgres import Server, running_server
+
+INSTALL_CHROMIUM = "apt-get install chromium fonts-noto-cjk"
+
+_guard = Guard()
+
+
+def pytest_configure() -> None:
+    """Puts the guard up before the first module is imported; Python has no way to take it down."""
+    sys.addaudithook(_guard.audit)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks tests by what they ask for, so that `-m "not browser"` needs no list."""
+    for item in items:
+        asked = set(getattr(item, "fixturenames", ()))
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        if "chromium" in asked:
+            item.add_marker(pytest.mark.browser)
+        if "postgres_url" in asked or "postgresql" in parameters.values():
+            item.add_marker(pytest.mark.postgresql)
+
+
+@pytest.fixture(autouse=True)
+def refused_addresses() -> Iterator[list[str]]:
+    """The addresses off this machine that were tried and refused; a test that leaves any fails."""
+    _guard.refused.clear()
+    yield _guard.refused
+    assert _guard.refused == []
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Async tests run on asyncio, as the bot does."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Server]:
+    """One PostgreSQL for this process's whole run."""
+    with running_server() as server:
+        yield server
+
+
+@pytest.fixture
+def new_postgres_url(postgres_server: Server) -> Iterator[Callable[[], str]]:
+    """Makes empty PostgreSQL databases, one a call, gone after the test."""
+    names: list[str] = []
+
+    def make() -> str:
+        names.append(postgres_server.create())
+        return postgres_server.url(names[-1])
+
+    yield make
+    for name in names:
+        postgres_server.drop(name)
+
+
+@pytest.fixture
+def postgres_url(new_postgres_url: Callable[[], str]) -> str:
+    """A new, empty PostgreSQL database."""
+    return new_postgres_url()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A new, empty database; the test runs once on each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'hongyan.db'}"
+    url: str = request.getfixturevalue("postgres_url")
+    return url
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of a Chromium to drive; the test is skipped without one, but never in CI."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    candidates = [
+        os.environ.get("HONGYAN_TEST_CHROMIUM"),
+        *map(shutil.which, names),
+        *map(
+            shutil.which,
+            [
+                "/Applications/Chromium.app/Contents/MacOS/Chromium",
+                "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+            ],
+        ),
+    ]
+    found = next(filter(None, candidates), None)
+    if found:
+        return found
+    reason = f"no Chromium here; install it with: {INSTALL_CHROMIUM}"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
