@@ -1,4 +1,4 @@
-"""What every test may ask for: databases, a browser, and the certainty that nothing leaves the machine."""
+"""What every test may ask for: databases, a browser, and a guard on the network."""
 
 from __future__ import annotations
 
@@ -14,6 +14,15 @@ from tests.network import Guard
 from tests.postgres import Server, running_server
 
 INSTALL_CHROMIUM = "apt-get install chromium fonts-noto-cjk"
+
+CHROMIUM_NAMES = (
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+)
 
 _guard = Guard()
 
@@ -87,19 +96,8 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """The path of a Chromium to drive; the test is skipped without one, but never in CI."""
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    candidates = [
-        os.environ.get("HONGYAN_TEST_CHROMIUM"),
-        *map(shutil.which, names),
-        *map(
-            shutil.which,
-            [
-                "/Applications/Chromium.app/Contents/MacOS/Chromium",
-                "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
-            ],
-        ),
-    ]
-    found = next(filter(None, candidates), None)
+    named = os.environ.get("HONGYAN_TEST_CHROMIUM")
+    found = named or next(filter(None, map(shutil.which, CHROMIUM_NAMES)), None)
     if found:
         return found
     reason = f"no Chromium here; install it with: {INSTALL_CHROMIUM}"

@@ -18,8 +18,8 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import sql
 
-# The shell stays between us and the server. It holds the other end of a pipe from us, so that however
-# we end (Ctrl-C, kill -9) the pipe closes, and it stops the server and removes the folder.
+# The shell stays between us and the server and holds the other end of a pipe from us: however we end
+# (Ctrl-C, kill -9), the pipe closes, and the shell stops the server and removes the folder.
 KEEPER = """
 "$0/bin/pg_ctl" start --wait --silent -D "$1/data" -l "$1/log" -o "-k '$1' -p 5432 \
     -c listen_addresses='' -c max_connections=60 -c shared_buffers=32MB -c timezone=UTC \
@@ -41,9 +41,7 @@ class Server:
     def create(self, template: str = "template1") -> str:
         """Copies `template` into a new database and returns the name of the copy."""
         name = f"test_{next(self._numbers)}"
-        self._run(
-            "CREATE DATABASE {} TEMPLATE {}", sql.Identifier(name), sql.Identifier(template)
-        )
+        self._run("CREATE DATABASE {} TEMPLATE {}", sql.Identifier(name), sql.Identifier(template))
         return name
 
     def drop(self, name: str) -> None:
@@ -75,10 +73,11 @@ def running_server() -> Iterator[Server]:
     folder = Path(tempfile.mkdtemp(prefix="hongyan-pg-"))
     server = Server(folder, count(1))
     unprivileged = _unprivileged_user()
-    if unprivileged:
-        os.chown(folder, unprivileged["user"], unprivileged["group"])
     try:
         home = _home_readable_by_the_server(folder, restricted=bool(unprivileged))
+        if unprivileged:
+            for path in [folder, *folder.rglob("*")]:
+                os.chown(path, unprivileged["user"], unprivileged["group"], follow_symlinks=False)
         _initialise(home, folder, unprivileged)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
