@@ -1,0 +1,1 @@
+"""Rules of the answers to people that are worth their own tests."""
