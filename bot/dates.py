@@ -6,12 +6,11 @@ import re
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from typing import Literal
-from zoneinfo import ZoneInfo
 
+from bot.clock import BEIJING
 from bot.lunar import festival_date, lunar_text, lunar_to_date, lunar_year, read_lunar
 from bot.numerals import NUMERAL, Miss, read_integer, tidy
 
-SHANGHAI = ZoneInfo("Asia/Shanghai")
 WEEKDAYS = "一二三四五六日"
 Prefer = Literal["past", "future"] | None
 
@@ -290,7 +289,7 @@ def parse_when(text: str, now: datetime) -> datetime | Miss:
 
     The moment must lie ahead and name an hour that cannot be mistaken for its twin at night.
     """
-    here = now.astimezone(SHANGHAI)
+    here = now.astimezone(BEIJING)
     plain = tidy(text)
     if plain.strip("。！!") in _NOW:
         return here
@@ -307,7 +306,7 @@ def parse_when(text: str, now: datetime) -> datetime | Miss:
             f"{clock.hour}点是上午还是下午？请写「下午{clock.hour}点」或「{clock.hour + 12}:00」。"
         )
     chosen = here.date() if isinstance(day, Miss) else day
-    moment = datetime.combine(chosen, time(clock.hour, clock.minute), SHANGHAI)
+    moment = datetime.combine(chosen, time(clock.hour, clock.minute), BEIJING)
     if moment <= now:
         said = f"{moment.month}月{moment.day}日 {clock.text}"
         return Miss(f"{said}已经过去了，请写一个以后的时间，如{_WHEN_EXAMPLE}。")
