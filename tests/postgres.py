@@ -18,7 +18,7 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import sql
 
-# The shell stays between us and the server and holds the other end of a pipe from us: however we end
+# The shell stays between us and the server and holds the other end of a pipe: however we end
 # (Ctrl-C, kill -9), the pipe closes, and the shell stops the server and removes the folder.
 KEEPER = """
 "$0/bin/pg_ctl" start --wait --silent -D "$1/data" -l "$1/log" -o "-k '$1' -p 5432 \
