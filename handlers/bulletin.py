@@ -171,7 +171,7 @@ def _ahead_words(ahead: Fraction) -> tuple[str, str]:
 
 def _signed_words(total: Figures, adverb: str) -> str:
     if not total.signed and not total.signed_yuan:
-        return "暂无新签约"
+        return "暂无签约"
     return (
         f"{adverb}签约{total.signed}个，计划总投资{in_yi(total.signed_yuan)}，"
         f"其中亿元以上{total.signed_of_one_yi}个"

@@ -426,6 +426,7 @@ class _Counted:
     reports: Mapping[tuple[str, Month], FiledMonth]
     first_funds: Mapping[tuple[str, Month], ProjectFunds]
     funds: tuple[ProjectFunds, ...]
+    funds_of: Mapping[str, tuple[ProjectFunds, ...]]
     reached: tuple[StageEvent, ...]
     signings: tuple[_Signing, ...]
     leads: tuple[FiledLead, ...]
@@ -458,17 +459,29 @@ def _count(records: Records, horizon: _Horizon) -> _Counted:
         ),
         key=lambda each: each.entered_at,
     )
+    latest_funds = tuple({(each.project, each.month): each for each in funds}.values())
     return _Counted(
         horizon=horizon,
         projects=projects,
         first_filed={(each.team, each.month): each.filed_at for each in reversed(reports)},
         reports={(each.team, each.month): each for each in reports},
         first_funds={(each.project, each.month): each for each in reversed(funds)},
-        funds=tuple({(each.project, each.month): each for each in funds}.values()),
+        funds=latest_funds,
+        funds_of=_by_team(latest_funds, projects),
         reached=tuple(each for each in _firsts(events) if horizon.takes_event(each)),
         signings=tuple(_signings(events, projects, horizon)),
         leads=records.leads,
     )
+
+
+def _by_team(
+    funds: Iterable[ProjectFunds], projects: Mapping[str, LedgerProject]
+) -> dict[str, tuple[ProjectFunds, ...]]:
+    by_team: dict[str, list[ProjectFunds]] = {}
+    for each in funds:
+        for team, _ in projects[each.project].shares:
+            by_team.setdefault(team, []).append(each)
+    return {team: tuple(mine) for team, mine in by_team.items()}
 
 
 def _check_names(records: Records) -> None:
@@ -516,28 +529,29 @@ def _measure(team: TeamTarget, counted: _Counted, rules: Rules) -> TeamResult:
 
 def _figures(team: TeamTarget, counted: _Counted) -> Figures:
     def share(yuan: int, project: str) -> int:
-        return split_yuan(yuan, counted.projects[project].shares).get(team.team, 0)
+        return split_yuan(yuan, counted.projects[project].shares)[team.team]
 
-    mine = [each for each in counted.reports.values() if each.team == team.team]
+    funds = counted.funds_of.get(team.team, ())
+    reports = [each for each in counted.reports.values() if each.team == team.team]
     signings = [each for each in counted.signings if counted.is_of(team.team, each.project)]
     leads = [each for each in counted.leads if each.team == team.team]
     return Figures(
-        reported_yuan=sum(share(each.reported_yuan, each.project) for each in counted.funds),
-        recognised_yuan=sum(share(each.recognised_yuan, each.project) for each in counted.funds),
+        reported_yuan=sum(share(each.reported_yuan, each.project) for each in funds),
+        recognised_yuan=sum(share(each.recognised_yuan, each.project) for each in funds),
         fixed_assets_recognised_yuan=sum(
-            share(each.fixed_assets_recognised_yuan or 0, each.project) for each in counted.funds
+            share(each.fixed_assets_recognised_yuan or 0, each.project) for each in funds
         ),
-        unexamined_yuan=sum(share(each.unexamined_yuan, each.project) for each in counted.funds),
+        unexamined_yuan=sum(share(each.unexamined_yuan, each.project) for each in funds),
         signed=sum(each.is_first for each in signings),
         signed_yuan=sum(share(each.yuan, each.project.project) for each in signings),
         signed_of_one_yi=sum(each.is_of_one_yi for each in signings),
         in_talks=counted.reached_by(Milestone.IN_TALKS, team.team),
         started=counted.reached_by(Milestone.STARTED, team.team),
         produced=counted.reached_by(Milestone.PRODUCED, team.team),
-        visits=sum(each.visits for each in mine),
+        visits=sum(each.visits for each in reports),
         leads=sum(counted.horizon.takes_day(each.filed_on) for each in leads),
         leads_passed=sum(counted.horizon.takes_day(each.passed_on) for each in leads),
-        half_days=sum(sum(each.half_days) for each in mine),
+        half_days=sum(sum(each.half_days) for each in reports),
     )
 
 
@@ -623,11 +637,7 @@ def _remarks(teams: Iterable[TeamResult], counted: _Counted) -> tuple[Remark, ..
 
 
 def _remarks_on(team: TeamTarget, month: Month, counted: _Counted) -> Iterable[Remark]:
-    rows = [
-        each
-        for each in counted.funds
-        if each.month == month and counted.is_of(team.team, counted.projects[each.project])
-    ]
+    rows = [each for each in counted.funds_of.get(team.team, ()) if each.month == month]
 
     def share(yuan_of: Callable[[ProjectFunds], int]) -> int:
         return sum(

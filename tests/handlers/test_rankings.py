@@ -7,6 +7,8 @@ from datetime import date
 from fractions import Fraction
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from handlers.allowances import AllowanceRates, allowance_due
 from handlers.bulletin import percent, render_bulletin, two_places
@@ -324,6 +326,13 @@ def test_shares_divide_whole_yuan_without_losing_one() -> None:
     assert split_yuan(100, thirds) == {"甲": 34, "乙": 33, "丙": 33}
 
 
+@given(st.integers(0, 10**12), st.lists(st.integers(1, 50), min_size=1, max_size=5))
+def test_shares_always_add_up_to_the_whole(amount: int, weights: list[int]) -> None:
+    whole = sum(weights)
+    shares = tuple((str(place), Fraction(each, whole)) for place, each in enumerate(weights))
+    assert sum(split_yuan(amount, shares).values()) == amount
+
+
 def test_a_merged_project_no_longer_counts_by_itself() -> None:
     base = funded(("甲", "200"))
     merged = replace(base.projects[0], merged_into="P-乙")
@@ -380,13 +389,13 @@ def test_a_snapshot_before_a_correction_shows_what_was_first_reported() -> None:
 
 def test_points_for_filing_never_fall_below_zero() -> None:
     missing = tuple(Month(2026, number) for number in range(1, 7))
-    given = score(progress(0, 1, Fraction(1, 2)), Conduct(0, 12, missing=missing))
-    assert given.filing == 0
+    points = score(progress(0, 1, Fraction(1, 2)), Conduct(0, 12, missing=missing))
+    assert points.filing == 0
 
 
 def test_being_ahead_of_time_gives_no_more_than_80_points() -> None:
-    given = score(progress(2, 1, Fraction(1, 2)), Conduct(1, 1))
-    assert (given.target, given.total) == (80, 100)
+    points = score(progress(2, 1, Fraction(1, 2)), Conduct(1, 1))
+    assert (points.target, points.total) == (Fraction(80), Fraction(100))
 
 
 def test_records_that_name_an_unknown_team_are_refused() -> None:
