@@ -85,8 +85,7 @@ class ReportPeriod:
 
     @property
     def months(self) -> tuple[Month, ...]:
-        end = self.number * self._length
-        return tuple(Month(self.year, each) for each in range(end - self._length + 1, end + 1))
+        return self.to_date[-self._length :]
 
     @property
     def to_date(self) -> tuple[Month, ...]:
@@ -94,7 +93,7 @@ class ReportPeriod:
 
     @property
     def last_month(self) -> Month:
-        return self.months[-1]
+        return Month(self.year, self.number * self._length)
 
     @property
     def begins_the_year(self) -> bool:

@@ -6,6 +6,7 @@ shown to people is rounded, and that happens elsewhere.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time
@@ -367,9 +368,11 @@ def needs_sponsor(fixed_assets_yuan: int) -> bool:
 
 def split_yuan(yuan: int, shares: tuple[tuple[str, Fraction], ...]) -> dict[str, int]:
     """Divide whole 元 by shares so that the parts add up; the largest remainders get the odd 元."""
+    if len(shares) == 1:
+        return {shares[0][0]: yuan}
     parts = {team: int(yuan * share) for team, share in shares}
     by_remainder = sorted(shares, key=lambda each: yuan * each[1] % 1, reverse=True)
-    for team, _ in by_remainder[: yuan - sum(parts.values())] if shares else ():
+    for team, _ in by_remainder[: yuan - sum(parts.values())]:
         parts[team] += 1
     return parts
 
@@ -431,11 +434,10 @@ class _Counted:
     signings: tuple[_Signing, ...]
     leads: tuple[FiledLead, ...]
 
-    def reached_by(self, milestone: Milestone, team: str | None) -> int:
-        """Count the projects (of one team, or all) that reached `milestone`."""
-        return sum(
-            each.milestone is milestone and self.is_of(team, self.projects[each.project])
-            for each in self.reached
+    def milestones(self, team: str | None) -> Counter[Milestone]:
+        """Count the projects (of one team, or all) that reached each milestone."""
+        return Counter(
+            each.milestone for each in self.reached if self.is_of(team, self.projects[each.project])
         )
 
     @staticmethod
@@ -535,6 +537,7 @@ def _figures(team: TeamTarget, counted: _Counted) -> Figures:
     reports = [each for each in counted.reports.values() if each.team == team.team]
     signings = [each for each in counted.signings if counted.is_of(team.team, each.project)]
     leads = [each for each in counted.leads if each.team == team.team]
+    reached = counted.milestones(team.team)
     return Figures(
         reported_yuan=sum(share(each.reported_yuan, each.project) for each in funds),
         recognised_yuan=sum(share(each.recognised_yuan, each.project) for each in funds),
@@ -545,9 +548,9 @@ def _figures(team: TeamTarget, counted: _Counted) -> Figures:
         signed=sum(each.is_first for each in signings),
         signed_yuan=sum(share(each.yuan, each.project.project) for each in signings),
         signed_of_one_yi=sum(each.is_of_one_yi for each in signings),
-        in_talks=counted.reached_by(Milestone.IN_TALKS, team.team),
-        started=counted.reached_by(Milestone.STARTED, team.team),
-        produced=counted.reached_by(Milestone.PRODUCED, team.team),
+        in_talks=reached[Milestone.IN_TALKS],
+        started=reached[Milestone.STARTED],
+        produced=reached[Milestone.PRODUCED],
         visits=sum(each.visits for each in reports),
         leads=sum(counted.horizon.takes_day(each.filed_on) for each in leads),
         leads_passed=sum(counted.horizon.takes_day(each.passed_on) for each in leads),
@@ -558,6 +561,7 @@ def _figures(team: TeamTarget, counted: _Counted) -> Figures:
 def _total(counted: _Counted, teams: Iterable[Figures]) -> Figures:
     """Add up projects by the ledger, where two teams' common project stands once."""
     listed = list(teams)
+    reached = counted.milestones(None)
     return Figures(
         reported_yuan=sum(each.reported_yuan for each in counted.funds),
         recognised_yuan=sum(each.recognised_yuan for each in counted.funds),
@@ -568,9 +572,9 @@ def _total(counted: _Counted, teams: Iterable[Figures]) -> Figures:
         signed=sum(each.is_first for each in counted.signings),
         signed_yuan=sum(each.yuan for each in counted.signings),
         signed_of_one_yi=sum(each.is_of_one_yi for each in counted.signings),
-        in_talks=counted.reached_by(Milestone.IN_TALKS, None),
-        started=counted.reached_by(Milestone.STARTED, None),
-        produced=counted.reached_by(Milestone.PRODUCED, None),
+        in_talks=reached[Milestone.IN_TALKS],
+        started=reached[Milestone.STARTED],
+        produced=reached[Milestone.PRODUCED],
         visits=sum(each.visits for each in listed),
         leads=sum(each.leads for each in listed),
         leads_passed=sum(each.leads_passed for each in listed),

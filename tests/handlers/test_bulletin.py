@@ -294,3 +294,23 @@ def test_numbers_are_rounded_half_up_only_when_shown(value: Fraction | int, expe
 def test_money_is_shown_in_ten_thousands_and_hundred_millions() -> None:
     shown = (in_wan(yuan("6550")), in_yi(yuan("64000")), target_in_wan(yuan("28000")))
     assert shown == ("6550.00万元", "6.40亿元", "28000万元")
+
+
+def test_a_difference_too_small_to_show_reads_as_level() -> None:
+    base = of_teams(1)
+    january = Month(2026, 1)
+    a_twelfth = ProjectFunds("P1", january, at("2026-01-31T12:00"), 6_667_083, 0, 6_667_083, 0)
+    level = replace(
+        base, projects=(LedgerProject("P1", (("甲", Fraction(1)),)),), funds=(a_twelfth,)
+    )
+    summary = summarise(level, JANUARY, Rules())
+    assert summary.progress.ahead != 0
+    assert "，与序时进度持平；" in render_bulletin(summary)
+    assert render_bulletin(summary).splitlines()[-1] == "1.甲小分队 8.33%（持平）"
+
+
+def test_a_team_that_is_not_called_a_field_team_keeps_its_name() -> None:
+    base = of_teams(1)
+    renamed = replace(base, teams=(replace(base.teams[0], name="驻外招商分局"),))
+    last_line = render_bulletin(summarise(renamed, JANUARY, Rules())).splitlines()[-1]
+    assert last_line == "1.驻外招商分局 0.00%（欠8.33）"

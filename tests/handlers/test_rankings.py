@@ -434,3 +434,21 @@ def test_a_fifth_quarter_and_a_thirteenth_month_are_refused() -> None:
         Month(2026, 13)
     with pytest.raises(ValueError, match="2026-3"):
         Month.parse("2026-3")
+
+
+def test_a_backfilled_report_still_loses_the_points_of_a_missing_one() -> None:
+    points = score(progress(1, 1, Fraction(1)), Conduct(1, 1, backfilled=(MARCH,)))
+    assert points.filing == 8
+
+
+def test_a_correction_after_the_freeze_counts_and_is_explained_in_the_next_period() -> None:
+    base = funded(("甲", "200"))
+    corrected = ProjectFunds(
+        "P-甲", Month(2026, 1), at("2026-02-20T09:00"), yuan("150"), 0, yuan("150"), 0
+    )
+    later = replace(base, funds=(*base.funds, corrected))
+    shown = [
+        (wan(summary.total.recognised_yuan), [each.kind for each in summary.remarks])
+        for summary in (summarise(later, each, Rules()) for each in (JANUARY, FEBRUARY))
+    ]
+    assert shown == [("200.00", []), ("150.00", [RemarkKind.CORRECTED])]
