@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from datetime import time as wall_time
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
@@ -57,3 +59,19 @@ def beijing(moment: datetime) -> datetime:
 def show_time(moment: datetime) -> str:
     """`2026-03-12 10:02`, Beijing time."""
     return beijing(moment).strftime("%Y-%m-%d %H:%M")
+
+
+@dataclass(frozen=True, slots=True)
+class QuietHours:
+    """A span over midnight in which nobody is written to unasked."""
+
+    begins: wall_time = wall_time(21, 30)
+    ends: wall_time = wall_time(8, 30)
+
+    def after(self, moment: datetime, zone: ZoneInfo) -> datetime:
+        """The first moment from `moment` on that is not quiet for somebody in `zone`."""
+        local = moment.astimezone(zone)
+        if self.ends <= local.time() < self.begins:
+            return moment
+        day = local.date() if local.time() < self.ends else local.date() + timedelta(days=1)
+        return datetime.combine(day, self.ends, zone)

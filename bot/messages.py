@@ -208,7 +208,9 @@ def load_reply(text: str) -> Reply:
                 row["t"],
                 tuple(Choice(label, value) for label, value in row.get("c", ())),
                 Link(*row["l"]) if "l" in row else None,
-                File(row["f"][0], row["f"][1], base64.b64decode(row["f"][2])) if "f" in row else None,
+                File(row["f"][0], row["f"][1], base64.b64decode(row["f"][2]))
+                if "f" in row
+                else None,
                 row.get("r"),
             )
             for row in json.loads(text)

@@ -16,8 +16,6 @@ class Draft(SQLModel, table=True):
     person_id: int = Field(foreign_key="person.id", primary_key=True)
     form: str = Field(primary_key=True)
     parked: bool = False
-    state: str = Field(
-        sa_type=EncryptedText, sa_column_kwargs=personal("填写到一半的内容", "草稿")
-    )
+    state: str = Field(sa_type=EncryptedText, sa_column_kwargs=personal("填写到一半的内容", "草稿"))
     updated_at: datetime = Field(sa_type=UtcDateTime)
     expires_at: datetime = Field(sa_type=UtcDateTime, index=True)

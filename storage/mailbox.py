@@ -136,7 +136,7 @@ class Inbox(SQLModel, table=True):
     """
 
     key: str = Field(primary_key=True, sa_column_kwargs=personal("去重", "消息编号"))
-    person_id: int = Field(foreign_key="person.id", index=True)
+    person_id: int | None = Field(default=None, foreign_key="person.id", index=True)
     received_at: datetime = Field(sa_type=UtcDateTime, index=True)
     reply: str | None = Field(
         default=None, sa_type=EncryptedText, sa_column_kwargs=personal("重发应答", "刚才的回复")
@@ -223,9 +223,7 @@ _partial(
     where=_in_state(State.QUEUED),
 )
 # Led by the address: led by the lane it becomes a scan over everything in flight.
-_partial(
-    "ix_outbox_flight", col(Outbox.address), where=_in_state(State.LEASED, State.SENDING)
-)
+_partial("ix_outbox_flight", col(Outbox.address), where=_in_state(State.LEASED, State.SENDING))
 _partial("ix_outbox_deferred", col(Outbox.address), where=_in_state(State.DEFERRED))
 _partial("ix_outbox_person", col(Outbox.person_id), where=_in_state(*WAITING))
 Index("ix_outbox_campaign", col(Outbox.campaign_id), col(Outbox.state))
@@ -235,10 +233,14 @@ INBOX: Any = Inbox.__table__  # type: ignore[attr-defined]
 LANES: Any = Lane.__table__  # type: ignore[attr-defined]
 
 
+def on_conflict_base(connection: Connection, table: Any) -> Any:
+    """An INSERT that knows ON CONFLICT, in the connection's dialect."""
+    return (sqlite_insert if connection.dialect.name == "sqlite" else pg_insert)(table)
+
+
 def on_conflict_nothing(connection: Connection, table: Any) -> Any:
-    """An INSERT that leaves a row alone which is there already, in the connection's dialect."""
-    make = sqlite_insert if connection.dialect.name == "sqlite" else pg_insert
-    return make(table).on_conflict_do_nothing()
+    """An INSERT that leaves a row alone which is there already."""
+    return on_conflict_base(connection, table).on_conflict_do_nothing()
 
 
 def enqueue(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -393,9 +395,7 @@ _IN_WINDOW = or_(
         col(Contact.window_left) > 0,
     ),
 )
-_ALIVE = or_(
-    TABLE.c.expires_at.is_(None), TABLE.c.expires_at > bindparam("now", type_=UtcDateTime)
-)
+_ALIVE = or_(TABLE.c.expires_at.is_(None), TABLE.c.expires_at > bindparam("now", type_=UtcDateTime))
 _MINE = and_(
     TABLE.c.id.in_(bindparam("ids", expanding=True)),
     TABLE.c.owner == bindparam("worker"),
@@ -540,16 +540,13 @@ def sweep(connection: Connection, worker: str, ttl: timedelta, *, alone: bool) -
     workers: Any = Worker.__table__  # type: ignore[attr-defined]
     deadline = database_millis(connection) - (0 if alone else ttl / timedelta(milliseconds=1))
     living = {
-        row.id
-        for row in connection.execute(core_select(workers).where(workers.c.beat > deadline))
+        row.id for row in connection.execute(core_select(workers).where(workers.c.beat > deadline))
     } | {worker}
     if alone:
         living = {worker}
     lost = and_(TABLE.c.owner != "", TABLE.c.owner.not_in(living))
     moved = connection.execute(
-        update(TABLE)
-        .where(lost, _in_state(State.LEASED))
-        .values(state=State.QUEUED, owner="")
+        update(TABLE).where(lost, _in_state(State.LEASED)).values(state=State.QUEUED, owner="")
     ).rowcount
     moved += connection.execute(
         update(TABLE)
@@ -579,8 +576,10 @@ def ensure_lane(
     limits = {"priority": priority, "gap_ms": gap_ms, "burst": burst}
     done = connection.execute(update(LANES).where(LANES.c.key == key).values(**limits))
     if not done.rowcount:
-        connection.execute(on_conflict_nothing(connection, LANES), [{"key": key, **limits,
-                           "tat": 0, "blocked_until": 0, "paused": False}])
+        connection.execute(
+            on_conflict_nothing(connection, LANES),
+            [{"key": key, **limits, "tat": 0, "blocked_until": 0, "paused": False}],
+        )
 
 
 def hold(connection: Connection, campaign_id: int) -> int:
@@ -683,6 +682,7 @@ def forget_replies(connection: Connection, before: datetime, keys_before: dateti
         .where(INBOX.c.reply.is_not(None), INBOX.c.received_at < before)
         .values(reply=None)
     ).rowcount
-    return pruned + connection.execute(
-        INBOX.delete().where(INBOX.c.received_at < keys_before)
-    ).rowcount
+    return (
+        pruned
+        + connection.execute(INBOX.delete().where(INBOX.c.received_at < keys_before)).rowcount
+    )

@@ -25,9 +25,7 @@ class Person(SQLModel, table=True):
     timezone: str | None = Field(
         default=None, sa_column_kwargs=personal("按当地时间寄信", "所在时区")
     )
-    called: str | None = Field(
-        default=None, sa_column_kwargs=personal("履职联系", "工作中的称呼")
-    )
+    called: str | None = Field(default=None, sa_column_kwargs=personal("履职联系", "工作中的称呼"))
     silent_since: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 

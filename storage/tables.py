@@ -11,6 +11,7 @@ from storage import (
     mailbox,
     organisation,
     people,
+    profiles,
     sequences,
 )
 
@@ -23,6 +24,7 @@ MODULES = (
     mailbox,
     organisation,
     people,
+    profiles,
     sequences,
 )
 METADATA = SQLModel.metadata

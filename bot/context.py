@@ -1,0 +1,325 @@
+"""What a handler is given: who speaks, when, the tables, and the way to tell others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Connection
+from sqlmodel import Session
+
+from bot.clock import BEIJING, Clock, beijing
+from bot.forms import Dialog, DraftState, Form
+from bot.messages import Address, Inbound, Reply, dump_reply
+from storage.audit import AuditEntry
+from storage.columns import KeyRing
+from storage.db import Database
+from storage.mailbox import State
+from storage.people import Contact, Person, Role, contact_of
+
+if TYPE_CHECKING:
+    from bot.catalog import Catalog
+    from bot.commands import Place, Purpose
+    from bot.settings import Settings
+
+
+@dataclass(frozen=True)
+class ChannelFacts:
+    """What the core must know of a channel to shape what it sends there.
+
+    `inline`: how many bubbles the platform takes in its own answer (0: all through the outbox).
+    `text_bytes`/`text_chars`: the longest bubble. `buttons`: does it show choices. `windowed`: may
+    it only speak inside a reply window; `windows` says how long and for how many messages, by kind
+    of message or happening. `*_gap_ms` is the time between two sends in the fast and slow lane.
+    """
+
+    name: str
+    inline: int = 0
+    text_bytes: int | None = None
+    text_chars: int | None = None
+    buttons: bool = True
+    windowed: bool = False
+    windows: Mapping[str, tuple[timedelta, int]] = field(default_factory=dict)
+    live_gap_ms: int = 0
+    bulk_gap_ms: int = 0
+    burst: int = 1
+    label: str = ""
+
+    def lane(self, *, urgent: bool) -> str:
+        """The lane a message takes: answers and urgent notices never wait behind a campaign."""
+        return f"{self.name}:{'live' if urgent else 'bulk'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who wrote, as the dispatcher loaded them. `person_id` 0: a stranger speaking in a group."""
+
+    person_id: int = 0
+    contact_id: int = 0
+    roles: Sequence[Role] = ()
+    drafts: Mapping[str, DraftState] = field(default_factory=dict)
+    open_form: str | None = None
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the process is made of; built once in `bot.app`, received by everything else."""
+
+    database: Database
+    clock: Clock
+    settings: Settings
+    catalog: Catalog
+    place: Place
+    channels: Mapping[str, ChannelFacts]
+
+    @property
+    def keys(self) -> KeyRing:
+        return self.database.keys
+
+
+class Context:
+    """One message being answered, inside its transaction.
+
+    `session` sees committed work and this handler's own writes; it opens when first asked for.
+    Whatever is sent to others with `send` becomes a row of the outbox in the same transaction.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        connection: Connection,
+        inbound: Inbound,
+        sender: Sender,
+        now: datetime,
+    ) -> None:
+        self.services = services
+        self.connection = connection
+        self.inbound = inbound
+        self.person_id = sender.person_id
+        self.contact_id = sender.contact_id
+        self.roles: Sequence[Role] = sender.roles
+        self.drafts: dict[str, DraftState] = dict(sender.drafts)
+        self.open_form: str | None = sender.open_form
+        self.now = now
+        self.outgoing: list[dict[str, Any]] = []
+        self._session: Session | None = None
+
+    @property
+    def session(self) -> Session:
+        """The ORM on this message's transaction. Never commit it."""
+        if self._session is None:
+            self._session = Session(
+                bind=self.connection,
+                join_transaction_mode="rollback_only",
+                expire_on_commit=False,
+            )
+        return self._session
+
+    @contextmanager
+    def work(self) -> Iterator[None]:
+        """A savepoint: what is written inside stands or falls together."""
+        savepoint = self.connection.begin_nested()
+        kept = (dict(self.drafts), self.open_form, len(self.outgoing))
+        try:
+            yield
+            if self._session is not None:
+                self._session.flush()
+            savepoint.commit()
+        except BaseException:
+            self.drafts, self.open_form = kept[0], kept[1]
+            del self.outgoing[kept[2] :]
+            if savepoint.is_active:
+                savepoint.rollback()
+            raise
+        finally:
+            if self._session is not None:
+                self._session.close()
+                self._session = None
+
+    @property
+    def person(self) -> Person:
+        """Who speaks."""
+        return self.session.get_one(Person, self.person_id)
+
+    @property
+    def contact(self) -> Contact:
+        """The address they speak from."""
+        return self.session.get_one(Contact, self.contact_id)
+
+    @property
+    def today(self) -> date:
+        """The day in the county."""
+        return beijing(self.now).date()
+
+    @property
+    def place(self) -> Place:
+        return self.services.place
+
+    def has_role(self, *names: str) -> bool:
+        """Does the person hold one of these roles now?"""
+        return any(role.name in names for role in self.roles)
+
+    # - forms -
+
+    def begin(
+        self,
+        form: type[Form],
+        facts: Mapping[str, Any] | None = None,
+        answers: Mapping[str, Any] | None = None,
+        before: str = "",
+    ) -> Reply:
+        """Open a form and ask its first question; a form already open is parked."""
+        step = Dialog.begin(form, facts or {}, self.today, answers).next_step(before)
+        if step.draft is None:
+            return step.reply
+        parked = self.open_form
+        self.drafts[form.name] = step.draft
+        self.open_form = form.name
+        if parked and parked != form.name and parked in self.drafts:
+            label = self.services.catalog.form(parked).label
+            return step.reply.ending(f"（{label}已存草稿，随时回「继续」接着填。）")
+        return step.reply
+
+    def discard(self, form: type[Form]) -> None:
+        """Forget a form in progress."""
+        self.drafts.pop(form.name, None)
+        if self.open_form == form.name:
+            self.open_form = None
+
+    # - telling others -
+
+    def send(
+        self,
+        person_id: int,
+        reply: Reply,
+        *,
+        occasion: str,
+        purpose: Purpose,
+        not_before: datetime | None = None,
+        expires_at: datetime | None = None,
+    ) -> bool:
+        """Queue a message to a person, once per occasion. False: they have no address."""
+        row = outbox_row(
+            self.services,
+            self.session,
+            person_id,
+            reply,
+            occasion=occasion,
+            purpose=purpose,
+            now=self.now,
+            not_before=not_before,
+            expires_at=expires_at,
+        )
+        if row is None:
+            return False
+        self.outgoing.append(row)
+        return True
+
+    def send_to_group(self, group: Address, reply: Reply, *, occasion: str) -> None:
+        """Queue a message to a group. It must never hold personal data (requirements §4.6)."""
+        self.outgoing.append(group_row(self.services, group, reply, occasion, self.now))
+
+    def audit(self, action: str, object: str, reason: str = "", **more: Any) -> None:
+        """Write a line into the audit log, in this transaction: ids and reasons, never values."""
+        self.session.add(
+            AuditEntry(
+                at=self.now,
+                actor_id=self.person_id,
+                role=",".join(sorted({role.name for role in self.roles})),
+                channel=self.inbound.sender.channel,
+                action=action,
+                object=object,
+                reason=reason,
+                source=self.inbound.id,
+                **more,
+            )
+        )
+
+
+def zone_of(person: Person | None) -> ZoneInfo:
+    """A person's own zone, the county's while unknown."""
+    return ZoneInfo(person.timezone) if person is not None and person.timezone else BEIJING
+
+
+def outbox_row(
+    services: Services,
+    session: Session,
+    person_id: int,
+    reply: Reply,
+    *,
+    occasion: str,
+    purpose: Purpose,
+    now: datetime,
+    not_before: datetime | None = None,
+    expires_at: datetime | None = None,
+) -> dict[str, Any] | None:
+    """A row for one person at the address they used last; None if they have none."""
+    contact = contact_of(session, person_id)
+    person = session.get(Person, person_id)
+    if contact is None or person is None or contact.channel not in services.channels:
+        return None
+    facts = services.channels[contact.channel]
+    due = not_before or now
+    if purpose.quiet:
+        due = services.settings.quiet.after(due, zone_of(person))
+    return new_row(
+        occasion=occasion,
+        recipient=f"p{person_id}",
+        person_id=person_id,
+        address=contact.address,
+        purpose=purpose.name,
+        scope=purpose.scope,
+        topic=purpose.topic,
+        lane=facts.lane(urgent=purpose.urgent),
+        windowed=facts.windowed,
+        repeatable=purpose.repeatable,
+        body=dump_reply(reply),
+        not_before=due,
+        expires_at=expires_at,
+        created_at=now,
+    )
+
+
+def group_row(
+    services: Services, group: Address, reply: Reply, occasion: str, now: datetime
+) -> dict[str, Any]:
+    """A row for a group."""
+    facts = services.channels[group.channel]
+    return new_row(
+        occasion=occasion,
+        recipient=f"g{group}",
+        address=str(group),
+        purpose="group",
+        lane=facts.lane(urgent=True),
+        body=dump_reply(reply),
+        not_before=now,
+        created_at=now,
+        repeatable=False,
+    )
+
+
+def new_row(**values: Any) -> dict[str, Any]:
+    """Every column of an outbox row, so that rows of different kinds go in one statement."""
+    row: dict[str, Any] = {
+        "campaign_id": None,
+        "person_id": None,
+        "scope": None,
+        "topic": None,
+        "windowed": False,
+        "repeatable": False,
+        "state": State.QUEUED,
+        "reason": "",
+        "expires_at": None,
+        "attempts": 0,
+        "parts_sent": 0,
+        "owner": "",
+        "body": None,
+        "body_hash": "",
+        "provider_id": "",
+        "sent_at": None,
+    }
+    return row | values

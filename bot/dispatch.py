@@ -1,0 +1,758 @@
+"""One message in, its answer out, in one transaction; many people's messages in one commit.
+
+A message whose key the inbox knows is answered from there and changes nothing. What only asks,
+answers or corrects a question is computed in memory; a handler runs inside a savepoint of its own,
+so that its mistakes are its own. If the batch as a whole fails, each message is done again alone.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import secrets
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, ClassVar
+
+import structlog
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
+from sqlmodel import col
+
+from bot.catalog import Catalog, Match, spoken
+from bot.clock import beijing
+from bot.commands import Command, Greeting
+from bot.context import ChannelFacts, Context, Sender, Services, group_row, new_row, outbox_row
+from bot.errors import UserError
+from bot.forms import Ask, Dialog, DraftState, Form, Step
+from bot.messages import (
+    SILENCE,
+    Address,
+    Happening,
+    Inbound,
+    Kind,
+    Part,
+    Reply,
+    dump_reply,
+    load_reply,
+    say,
+)
+from bot.normalize import Reserved, answer, near_miss, reserved
+from bot.personal_numbers import find_mobiles, scrub
+from bot.purposes import ANSWER, TROUBLE
+from bot.text import merged, shape
+from storage import mailbox
+from storage.dialogs import Draft
+from storage.mailbox import INBOX
+from storage.people import Contact, Grant, Person, Role
+
+BATCH = 64
+SEEN_EVERY = timedelta(minutes=10)
+
+NUMBER_DROPPED = "证件号或卡号我们不需要，已丢弃、未保存，建议您撤回刚才那条消息。"
+GROUP_PRIVATE = "涉及个人信息，请私聊我办理。"
+GROUP_NUMBER = "为保护您的信息，建议撤回刚才那条消息，需要办理请私聊我。"
+
+log = structlog.get_logger()
+
+
+@dataclass
+class Waiting:
+    """A message in hand and who waits for its answer.
+
+    `abandoned`: the platform's connection is gone, so the answer must leave through the outbox.
+    """
+
+    inbound: Inbound
+    future: Future[tuple[Part, ...]] = field(default_factory=Future)
+    abandoned: bool = False
+
+
+@dataclass
+class _Batch:
+    """What the end of a transaction writes in a few statements."""
+
+    inbox: list[dict[str, Any]] = field(default_factory=list)
+    outbox: list[dict[str, Any]] = field(default_factory=list)
+    drafts: list[dict[str, Any]] = field(default_factory=list)
+    gone: list[dict[str, Any]] = field(default_factory=list)
+    windows: list[dict[str, Any]] = field(default_factory=list)
+    spoken: list[str] = field(default_factory=list)
+
+
+class DidYouMean(Form, name="did_you_mean", label="确认指令"):
+    """Asks before a near miss runs something that changes things."""
+
+    finish = None
+    expires: ClassVar[timedelta] = timedelta(hours=1)
+
+    yes: bool = False
+
+    @classmethod
+    def asks(cls) -> Mapping[str, Ask]:  # type: ignore[override]  # one question, in sight
+        return _DID_YOU_MEAN
+
+    def submit(self, context: Context) -> Reply:
+        raise NotImplementedError  # the dispatcher runs the command itself
+
+
+_DID_YOU_MEAN = {
+    "yes": Ask(
+        "确认",
+        lambda asking: f"您是要「{asking.facts['word']}」吗？回「是」。",
+        lambda text, _asking: _yes(text),
+        yes_no=True,
+        options=("是", "不是"),
+    )
+}
+
+
+def _yes(text: str) -> bool:
+    said = answer(text)
+    return text in ("1",) or (said is not None and said.yes)
+
+
+class Dispatcher:
+    """Takes messages from any thread; one writer thread does them in batches."""
+
+    def __init__(self, services: Services, wake: Callable[[], None] = lambda: None) -> None:
+        self.services = services
+        self.catalog: Catalog = services.catalog
+        self.wake = wake
+        self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
+        self._left_over: list[Waiting] = []
+        self._busy = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._greeting = next(iter(self.catalog.of(Greeting)), None)
+        self._statements = _Statements()
+
+    # - the writer thread -
+
+    def start(self) -> None:
+        """Begin to take messages from `submit`."""
+        self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish what was submitted, then end the thread."""
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def submit(self, inbound: Inbound) -> Waiting:
+        """Hand a message to the writer; its future holds the parts for the platform's own answer."""
+        waiting = Waiting(inbound)
+        self._queue.put(waiting)
+        return waiting
+
+    def handle(self, inbound: Inbound) -> tuple[Part, ...]:
+        """Answer one message here and now (tests, the terminal)."""
+        waiting = Waiting(inbound)
+        self.work([waiting])
+        return waiting.future.result(timeout=0)
+
+    def _run(self) -> None:
+        while True:
+            batch = self._gather()
+            if batch is None:
+                return
+            self.work(batch)
+
+    def _gather(self) -> list[Waiting] | None:
+        """Up to a batch of waiting messages, at most one an address."""
+        arrived, self._left_over = self._left_over, []
+        if not arrived:
+            first = self._queue.get()
+            if first is None:
+                return None
+            arrived.append(first)
+        while len(arrived) < BATCH:
+            try:
+                more = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if more is None:
+                self._queue.put(None)
+                break
+            arrived.append(more)
+        chosen: dict[str, Waiting] = {}
+        for waiting in arrived:
+            key = str(waiting.inbound.sender)
+            if key in chosen:
+                self._left_over.append(waiting)
+            else:
+                chosen[key] = waiting
+        return list(chosen.values())
+
+    def work(self, batch: Sequence[Waiting]) -> None:
+        """Answer a batch in one transaction; one by one, if that fails."""
+        with self._busy:
+            try:
+                answers = self._together(batch)
+            except Exception as error:
+                if len(batch) == 1:
+                    self._fail(batch[0], error)
+                    return
+                log.warning("batch_replayed", size=len(batch), error=type(error).__name__)
+                answers = None
+        if answers is None:
+            for waiting in batch:
+                self.work([waiting])
+            return
+        for waiting, parts in zip(batch, answers, strict=True):
+            if not waiting.future.done():
+                waiting.future.set_result(parts)
+
+    def _fail(self, waiting: Waiting, error: Exception) -> None:
+        log.error("message_failed", error=type(error).__name__)
+        if not waiting.future.done():
+            waiting.future.set_exception(error)
+
+    # - one transaction -
+
+    def _together(self, batch: Sequence[Waiting]) -> list[tuple[Part, ...]]:
+        now = self.services.clock.now()
+        written = _Batch()
+        answers: list[tuple[Part, ...]] = []
+        with self.services.database.transaction() as connection:
+            seen = self._seen(connection, [w.inbound.key for w in batch])
+            fresh = [w.inbound for w in batch if w.inbound.key not in seen]
+            senders = self._senders(connection, fresh, now)
+            done: set[int] = set()
+            for waiting in batch:
+                inbound = waiting.inbound
+                if inbound.key in seen:
+                    answers.append(self._repeated(seen[inbound.key]))
+                    continue
+                sender = senders[str(inbound.sender)]
+                if sender.person_id and sender.person_id in done:
+                    # Two addresses of one person: the later message needs the earlier one's draft.
+                    raise _TooCloseTogether
+                done.add(sender.person_id)
+                seen[inbound.key] = None
+                answers.append(self._one(connection, waiting, sender, now, written))
+            self._write(connection, written)
+        if written.outbox or written.spoken:
+            self.wake()
+        return answers
+
+    def _seen(self, connection: Connection, keys: Sequence[str]) -> dict[str, str | None]:
+        rows = connection.execute(self._statements.seen, {"keys": list(keys)})
+        return {row.key: row.reply for row in rows}
+
+    def _repeated(self, reply: str | None) -> tuple[Part, ...]:
+        return load_reply(reply).parts if reply else ()
+
+    def _senders(
+        self, connection: Connection, messages: Sequence[Inbound], now: datetime
+    ) -> dict[str, Sender]:
+        """Person, roles and drafts of everybody who speaks, each kind in one statement."""
+        private = {str(m.sender): m for m in messages if m.chat.private}
+        every = {str(m.sender) for m in messages}
+        if not every:
+            return {}
+        contacts = {
+            row.address: (row.id, row.person_id)
+            for row in connection.execute(self._statements.contacts, {"addresses": sorted(every)})
+        }
+        for address, message in private.items():
+            if address not in contacts:
+                contacts[address] = self._newcomer(connection, message.sender, now)
+        people = sorted({person for _contact, person in contacts.values()})
+        if not self.services.database.sqlite:
+            connection.execute(self._statements.lock, {"people": people})
+        roles = self._roles(connection, people, now)
+        drafts, open_forms = self._drafts(connection, people, now)
+        senders = {
+            address: Sender(
+                person,
+                contact,
+                roles.get(person, ()),
+                drafts.get(person, {}),
+                open_forms.get(person),
+            )
+            for address, (contact, person) in contacts.items()
+        }
+        return {address: senders.get(address, Sender()) for address in every}
+
+    def _newcomer(self, connection: Connection, sender: Address, now: datetime) -> tuple[int, int]:
+        person = connection.execute(
+            insert(Person).values(created_at=now).returning(col(Person.id))
+        ).scalar_one()
+        contact = connection.execute(
+            insert(Contact)
+            .values(
+                person_id=person,
+                channel=sender.channel,
+                address=str(sender),
+                reachable=True,
+                window_left=0,
+                last_seen_at=now,
+            )
+            .returning(col(Contact.id))
+        ).scalar_one()
+        assert person is not None and contact is not None
+        return contact, person
+
+    def _roles(
+        self, connection: Connection, people: Sequence[int], now: datetime
+    ) -> dict[int, list[Role]]:
+        found: dict[int, list[Role]] = {}
+        for row in connection.execute(self._statements.roles, {"people": list(people)}):
+            if row.expires_at is None or row.expires_at > now:
+                role = Role(row.role, row.unit_id, row.team_id)
+                found.setdefault(row.person_id, []).append(role)
+        return found
+
+    def _drafts(
+        self, connection: Connection, people: Sequence[int], now: datetime
+    ) -> tuple[dict[int, dict[str, DraftState]], dict[int, str]]:
+        drafts: dict[int, dict[str, DraftState]] = {}
+        open_forms: dict[int, str] = {}
+        for row in connection.execute(self._statements.drafts, {"people": list(people)}):
+            known = row.form in self.catalog.forms or row.form == DidYouMean.name
+            if row.expires_at <= now or not known:
+                continue
+            drafts.setdefault(row.person_id, {})[row.form] = load_draft(row.form, row.state)
+            if not row.parked:
+                open_forms[row.person_id] = row.form
+        return drafts, open_forms
+
+    def _one(
+        self,
+        connection: Connection,
+        waiting: Waiting,
+        sender: Sender,
+        now: datetime,
+        written: _Batch,
+    ) -> tuple[Part, ...]:
+        inbound = waiting.inbound
+        context = Context(self.services, connection, inbound, sender, now)
+        reply = self._answer(context)
+        facts = self.services.channels[inbound.sender.channel]
+        self._note_contact(context, facts, written)
+        if sender.person_id:
+            self._note_drafts(context, sender, now, written)
+        written.outbox += context.outgoing
+        inline, rest = self._divide(reply, facts, waiting)
+        written.inbox.append(
+            {
+                "key": inbound.key,
+                "person_id": sender.person_id or None,
+                "received_at": now,
+                "reply": dump_reply(Reply(inline)) if inline else None,
+            }
+        )
+        if rest:
+            written.outbox.append(self._answer_row(context, Reply(rest), facts))
+        return inline
+
+    def _divide(
+        self, reply: Reply, facts: ChannelFacts, waiting: Waiting
+    ) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
+        """What goes into the platform's own answer, and what must leave through the outbox."""
+        if not facts.inline or waiting.abandoned:
+            return (), reply.parts
+        parts = merged(shape(reply, facts, self.services.settings.public_url), facts)
+        return parts[: facts.inline], parts[facts.inline :]
+
+    def _answer_row(self, context: Context, reply: Reply, facts: ChannelFacts) -> dict[str, Any]:
+        inbound = context.inbound
+        occasion = f"answer:{inbound.key}"
+        if inbound.chat.group is not None:
+            return group_row(self.services, inbound.chat.group, reply, occasion, context.now)
+        return new_row(
+            occasion=occasion,
+            recipient=f"p{context.person_id}",
+            person_id=context.person_id,
+            address=str(inbound.sender),
+            purpose=ANSWER.name,
+            lane=facts.lane(urgent=True),
+            windowed=facts.windowed,
+            repeatable=True,
+            body=dump_reply(reply),
+            not_before=context.now,
+            created_at=context.now,
+        )
+
+    def _note_contact(self, context: Context, facts: ChannelFacts, written: _Batch) -> None:
+        inbound = context.inbound
+        if not context.contact_id or not inbound.chat.private:
+            return
+        kind = inbound.text if inbound.kind is Kind.EVENT else str(inbound.kind)
+        if kind in (Happening.UNFOLLOW, Happening.BLOCKED):
+            context.connection.execute(
+                update(Contact)
+                .where(col(Contact.id) == context.contact_id)
+                .values(reachable=False, window_left=0)
+            )
+            return
+        window = facts.windows.get(kind) or facts.windows.get("any")
+        if facts.windowed and window is None:
+            return
+        span, left = window or (timedelta(0), 0)
+        written.windows.append(
+            {
+                "row": context.contact_id,
+                "until": context.now + span,
+                "left": left,
+                "at": context.now,
+            }
+        )
+        if facts.windowed:
+            written.spoken.append(str(inbound.sender))
+
+    def _note_drafts(
+        self, context: Context, sender: Sender, now: datetime, written: _Batch
+    ) -> None:
+        for name in sender.drafts:
+            if name not in context.drafts:
+                written.gone.append({"who": context.person_id, "what": name})
+        for name, state in context.drafts.items():
+            parked = name != context.open_form
+            if sender.drafts.get(name) == state and parked == (name != sender.open_form):
+                continue
+            form = self._form(name)
+            written.drafts.append(
+                {
+                    "person_id": context.person_id,
+                    "form": name,
+                    "parked": parked,
+                    "state": dump_draft(state),
+                    "updated_at": now,
+                    "expires_at": form.deadline(state.facts, now),
+                }
+            )
+
+    def _write(self, connection: Connection, written: _Batch) -> None:
+        if written.gone:
+            connection.execute(self._statements.forget, written.gone)
+        if written.drafts:
+            connection.execute(self._statements.keep(connection), written.drafts)
+        if written.windows:
+            connection.execute(self._statements.window, written.windows)
+        if written.spoken:
+            mailbox.reopen(connection, written.spoken)
+        mailbox.enqueue(connection, written.outbox)
+        if written.inbox:
+            connection.execute(self._statements.remember, written.inbox)
+
+    # - what is answered -
+
+    def _answer(self, context: Context) -> Reply:
+        inbound = context.inbound
+        if not inbound.chat.private:
+            return self._answer_group(context)
+        if inbound.kind is Kind.EVENT:
+            return self._greet(context)
+        text, dropped = scrub(inbound.text) if inbound.kind is Kind.TEXT else (inbound.text, False)
+        if dropped:
+            context.inbound = replace(inbound, text=text)
+        reply = self._route(context, text)
+        if dropped:
+            return say(NUMBER_DROPPED) + reply if reply else say(NUMBER_DROPPED)
+        return reply
+
+    def _greet(self, context: Context) -> Reply:
+        greeting = self._greeting
+        if greeting is None:
+            return SILENCE
+        return self._guarded(context, lambda: greeting.event(context))
+
+    def _answer_group(self, context: Context) -> Reply:
+        inbound = context.inbound
+        if inbound.kind is not Kind.TEXT:
+            return SILENCE
+        _text, dropped = scrub(inbound.text)
+        if inbound.chat.addressed and (dropped or find_mobiles(inbound.text)):
+            return say(GROUP_NUMBER)
+        found = self.catalog.match(spoken(inbound.text))
+        if found is None or not inbound.chat.addressed:
+            return SILENCE
+        if not found.command.group:
+            return say(GROUP_PRIVATE)
+        if not self._present(found.command):
+            return SILENCE
+        return self._run_command(context, found)
+
+    def _route(self, context: Context, text: str) -> Reply:
+        form = self._form(context.open_form) if context.open_form else None
+        said = spoken(text)
+        if form is None:
+            return self._no_form(context, text, said)
+        if form is DidYouMean:
+            return self._did_you_mean(context, said)
+        if context.inbound.kind is Kind.TEXT:
+            found = self._command_in_form(said, form, context)
+            if found is not None:
+                return self._beside(context, found)
+        step = self._dialog(context, form).hear(text, context.inbound.kind)
+        reply = self._apply(context, form, step)
+        return self._with_aside(context, step.aside, reply)
+
+    def _command_in_form(self, said: str, form: type[Form], context: Context) -> Match | None:
+        """A command said while a form is open; reserved words and corrections are the form's."""
+        word = reserved(said)
+        if word is not None and word is not Reserved.HUMAN:
+            return None
+        found = self.catalog.match(said)
+        if found is None or not self._present(found.command):
+            return None
+        if found.command.word.startswith("修改") and not found.command.wins:
+            return None
+        if found.argument and not found.command.wins and context.drafts[form.name].asked:
+            # 「政策 用地」 may be an answer; only a bare command is certainly one.
+            return found if found.command.reads or found.command.roles else None
+        return found
+
+    def _beside(self, context: Context, found: Match) -> Reply:
+        """Run a command in the middle of a form; what only reads repeats the question once."""
+        form = context.open_form
+        reply = self._run_command(context, found)
+        if found.command.reads and context.open_form == form and form is not None:
+            again = self._dialog(context, self._form(form)).again("咱们接着——")
+            return reply + again.reply
+        return reply
+
+    def _with_aside(self, context: Context, aside: str, reply: Reply) -> Reply:
+        """Answer what was said besides the answer, if it names something that only reads."""
+        if not aside or context.open_form is None:
+            return reply
+        readable = {
+            word: command
+            for word, command in self.catalog.words.items()
+            if command.reads and self._present(command) and not command.roles
+        }
+        word = near_miss(spoken(aside), readable) or next((w for w in readable if w in aside), None)
+        if word is None:
+            return reply
+        return self._run_command(context, Match(readable[word], "")) + reply
+
+    def _no_form(self, context: Context, text: str, said: str) -> Reply:
+        if context.inbound.kind not in (Kind.TEXT, Kind.PRESS):
+            return self._unknown(context, None)
+        found = self.catalog.match(said)
+        if found is not None and self._present(found.command):
+            return self._run_command(context, found)
+        if reserved(said) is Reserved.CONTINUE or reserved(said) is Reserved.BACK:
+            return self._continue(context)
+        if reserved(said) is Reserved.CANCEL:
+            return say("现在没有正在填的表。需要什么请回「菜单」看看。")
+        word = near_miss(said, self._hearable(context)) if 1 < len(said) <= 30 else None
+        if word is None:
+            return self._unknown(context, None)
+        command = self.catalog.words[word]
+        if command.reads or command.guess:
+            return self._run_command(context, Match(command, ""))
+        begun = Dialog.begin(DidYouMean, {"word": command.word}, context.today).next_step()
+        assert begun.draft is not None
+        context.drafts[DidYouMean.name] = begun.draft
+        context.open_form = DidYouMean.name
+        return begun.reply
+
+    def _hearable(self, context: Context) -> list[str]:
+        """Words a near miss may stand for: of commands this person may say here."""
+        return [
+            word
+            for word, command in self.catalog.words.items()
+            if len(word) > 1
+            and not word.startswith("/")
+            and self._present(command)
+            and (not command.roles or self.catalog.policy.may(context.roles, command))
+        ]
+
+    def _did_you_mean(self, context: Context, said: str) -> Reply:
+        state = context.drafts.pop(DidYouMean.name)
+        context.open_form = None
+        if _yes(said.rpartition("=")[2]):
+            return self._run_command(context, Match(self.catalog.words[state.facts["word"]], ""))
+        found = self.catalog.match(said)
+        if found is not None and self._present(found.command):
+            return self._run_command(context, found)
+        return self._unknown(context, None)
+
+    def _continue(self, context: Context) -> Reply:
+        parked = [name for name in context.drafts if name != DidYouMean.name]
+        if not parked:
+            return say("没有填到一半的表。需要什么请回「菜单」看看。")
+        name = parked[-1]
+        context.open_form = name
+        form = self._form(name)
+        return self._apply(
+            context, form, self._dialog(context, form).again(f"接着填{form.label}。")
+        )
+
+    def _unknown(self, context: Context, suggestion: str | None) -> Reply:
+        greeting = self._greeting
+        if greeting is None:
+            return SILENCE
+        return self._guarded(context, lambda: greeting.unknown(context, suggestion))
+
+    def _form(self, name: str) -> type[Form]:
+        return DidYouMean if name == DidYouMean.name else self.catalog.form(name)
+
+    def _dialog(self, context: Context, form: type[Form]) -> Dialog:
+        return Dialog.resume(form, context.drafts[form.name], context.today)
+
+    def _apply(self, context: Context, form: type[Form], step: Step) -> Reply:
+        """Take a step's draft over; a finished form is submitted inside its savepoint."""
+        if step.draft is not None:
+            context.drafts[form.name] = step.draft
+            context.open_form = form.name
+            return step.reply
+        done = step.done
+        if done is None:
+            context.discard(form)
+            return step.reply
+
+        def submit() -> Reply:
+            context.discard(form)
+            return done.submit(context)
+
+        reply = self._guarded(context, submit)
+        return step.reply + reply
+
+    def _run_command(self, context: Context, found: Match) -> Reply:
+        command = found.command
+        if command.roles and not self.catalog.policy.may(context.roles, command):
+            return say(self.catalog.policy.refusal(command))
+        return self._guarded(context, lambda: command(context, found.argument))
+
+    def _present(self, command: Command) -> bool:
+        return not command.feature or command.feature in self.services.place.features
+
+    def _guarded(self, context: Context, run: Callable[[], Reply]) -> Reply:
+        """Run a handler in its savepoint: `UserError` is its answer, a bug gets a number."""
+        try:
+            with context.work():
+                return run()
+        except UserError as error:
+            return say(str(error))
+        except DBAPIError as error:
+            # A mistake in a statement is a bug; a database in trouble is for the platform's retry.
+            if not isinstance(error, IntegrityError | ProgrammingError):
+                raise
+            return self._bug(context, error)
+        except _TooCloseTogether:
+            raise
+        except Exception as error:  # noqa: BLE001  # the dispatcher is one of the two outer walls
+            return self._bug(context, error)
+
+    def _bug(self, context: Context, error: Exception) -> Reply:
+        number = secrets.token_hex(3).upper()
+        log.error("handler_failed", number=number, error=type(error).__name__, where=_where(error))
+        hour = beijing(context.now).strftime("%Y%m%d%H")
+        with context.work():
+            for person_id in self.catalog.policy.on_duty(context.session, context.now):
+                row = outbox_row(
+                    self.services,
+                    context.session,
+                    person_id,
+                    say(f"系统出了点问题（编号 {number}），请管理员查看日志。"),
+                    occasion=f"bug:{hour}:{type(error).__name__}",
+                    purpose=TROUBLE,
+                    now=context.now,
+                )
+                if row is not None:
+                    context.outgoing.append(row)
+        return say(f"出了点问题（编号 {number}），已告知工作人员。您刚才说的没有保存，请稍后再试。")
+
+
+class _TooCloseTogether(Exception):
+    """Two messages of one person in one batch; each is then done alone, in order."""
+
+
+def _where(error: BaseException) -> str:
+    """File and line of the innermost frame; never the message, which may quote a person."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return ""
+    return f"{trace.tb_frame.f_code.co_filename.rsplit('/', 2)[-1]}:{trace.tb_lineno}"
+
+
+def dump_draft(state: DraftState) -> str:
+    """A draft as JSON."""
+    return json.dumps(
+        {
+            "a": state.answers,
+            "f": state.facts,
+            "q": state.asked,
+            "p": state.pending,
+            "v": state.version,
+        },
+        ensure_ascii=False,
+        separators=(",", ":"),
+    )
+
+
+def load_draft(form: str, text: str) -> DraftState:
+    """The inverse of `dump_draft`."""
+    raw = json.loads(text)
+    return DraftState(form, raw["a"], raw["f"], raw["q"], raw["p"], raw["v"])
+
+
+class _Statements:
+    """The hot path's statements, built once."""
+
+    def __init__(self) -> None:
+        inbox, draft, contact = INBOX, Draft.__table__, Contact.__table__  # type: ignore[attr-defined]
+        self.seen = select(inbox.c.key, inbox.c.reply).where(_among(inbox.c.key, "keys"))
+        self.contacts = select(contact.c.id, contact.c.person_id, contact.c.address).where(
+            _among(contact.c.address, "addresses")
+        )
+        self.lock = (
+            select(Person.__table__.c.id)  # type: ignore[attr-defined]
+            .where(_among(Person.__table__.c.id, "people"))  # type: ignore[attr-defined]
+            .order_by(Person.__table__.c.id)  # type: ignore[attr-defined]
+            .with_for_update()
+        )
+        grant = Grant.__table__  # type: ignore[attr-defined]
+        self.roles = select(
+            grant.c.person_id, grant.c.role, grant.c.unit_id, grant.c.team_id, grant.c.expires_at
+        ).where(_among(grant.c.person_id, "people"), grant.c.revoked_at.is_(None))
+        self.drafts = (
+            select(
+                draft.c.person_id, draft.c.form, draft.c.parked, draft.c.state, draft.c.expires_at
+            )
+            .where(_among(draft.c.person_id, "people"))
+            .order_by(draft.c.updated_at)
+        )
+        self.forget = delete(Draft).where(
+            draft.c.person_id == bindparam("who"), draft.c.form == bindparam("what")
+        )
+        self.window = (
+            update(contact)
+            .where(contact.c.id == bindparam("row"))
+            .values(
+                window_until=bindparam("until", type_=contact.c.window_until.type),
+                window_left=bindparam("left"),
+                last_seen_at=bindparam("at", type_=contact.c.last_seen_at.type),
+                reachable=True,
+            )
+        )
+        self.remember = insert(inbox)
+        self._keep: dict[str, Any] = {}
+
+    def keep(self, connection: Connection) -> Any:
+        """Insert a draft or bring it up to date."""
+        dialect = connection.dialect.name
+        if dialect not in self._keep:
+            statement = mailbox.on_conflict_base(connection, Draft.__table__)  # type: ignore[attr-defined]
+            self._keep[dialect] = statement.on_conflict_do_update(
+                index_elements=["person_id", "form"],
+                set_={
+                    name: statement.excluded[name]
+                    for name in ("parked", "state", "updated_at", "expires_at")
+                },
+            )
+        return self._keep[dialect]
+
+
+def _among(column: Any, name: str) -> Any:
+    return column.in_(bindparam(name, expanding=True))

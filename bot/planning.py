@@ -1,0 +1,302 @@
+"""Who of a segment may be written to, by which way and why not; and freezing that list.
+
+The one place that asks for consent: it refuses a purpose without a live one and says so. It works
+in SQL, set by set, so that a hundred thousand people are never loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, time
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Select, and_, case, delete, exists, func, literal, or_, select
+from sqlmodel import Session, col
+
+from bot.clock import BEIJING
+from bot.commands import Purpose
+from bot.context import ChannelFacts, Services
+from storage import mailbox
+from storage.campaigns import Campaign
+from storage.mailbox import TABLE, State
+from storage.people import ALL_TOPICS, ConsentNow, Contact, Person, Unsubscription
+
+NOW = "now"
+WINDOW = "window"
+REASONS: Mapping[str, str] = {
+    "consent": "未同意",
+    "withdrawn": "撤回",
+    "unsubscribed": "退订",
+    "unreachable": "渠道不可达",
+    "silent": "请勿联系",
+}
+"""Why somebody of the segment is left out, in the order it is asked."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a campaign would do: how many by channel now, how many when they next write, and how
+    many not at all, by reason."""
+
+    matched: int
+    now: Mapping[str, int]
+    waiting: Mapping[str, int]
+    left_out: Mapping[str, int]
+
+    @property
+    def reachable(self) -> int:
+        """People who get it without doing anything."""
+        return sum(self.now.values())
+
+    @property
+    def frozen(self) -> int:
+        """Rows the plan would write: reachable now, or when they next write to us."""
+        return self.reachable + sum(self.waiting.values())
+
+
+def _best_contacts(services: Services) -> Any:
+    """One address a person: the one used last among those that can be reached."""
+    ranked = (
+        select(
+            col(Contact.person_id).label("person_id"),
+            col(Contact.address).label("address"),
+            col(Contact.channel).label("channel"),
+            col(Contact.window_until).label("window_until"),
+            col(Contact.window_left).label("window_left"),
+            func.row_number()
+            .over(
+                partition_by=col(Contact.person_id),
+                order_by=(col(Contact.last_seen_at).desc(), col(Contact.id).desc()),
+            )
+            .label("rank"),
+        )
+        .where(col(Contact.reachable), col(Contact.channel).in_(list(services.channels)))
+        .subquery("ranked")
+    )
+    return select(ranked).where(ranked.c.rank == 1).subquery("best")
+
+
+def _verdicts(services: Services, people: Select[Any], purpose: Purpose, now: datetime) -> Any:
+    """Each person of the segment once, with address, channel, zone and what stands in the way."""
+    wanted = people.distinct().subquery("wanted")
+    person_id = next(iter(wanted.c))
+    best = _best_contacts(services)
+    windowed = [name for name, facts in services.channels.items() if facts.windowed]
+    consent = select(col(ConsentNow.live)).where(
+        col(ConsentNow.person_id) == person_id, col(ConsentNow.scope) == (purpose.scope or "")
+    )
+    stopped = exists().where(
+        col(Unsubscription.person_id) == person_id,
+        col(Unsubscription.topic).in_([purpose.topic or ALL_TOPICS, ALL_TOPICS]),
+    )
+    open_window = or_(
+        best.c.channel.not_in(windowed),
+        and_(best.c.window_until > now, best.c.window_left > 0),
+    )
+    live = consent.scalar_subquery()
+    reason = case(
+        (literal(purpose.scope is not None) & live.is_(None), "consent"),
+        (literal(purpose.scope is not None) & live.is_(False), "withdrawn"),
+        (literal(purpose.topic is not None) & stopped, "unsubscribed"),
+        (col(Person.silent_since).is_not(None), "silent"),
+        (best.c.address.is_(None), "unreachable"),
+        (open_window, NOW),
+        else_=WINDOW,
+    )
+    return (
+        select(
+            person_id.label("person_id"),
+            best.c.address,
+            best.c.channel,
+            col(Person.timezone).label("timezone"),
+            reason.label("verdict"),
+        )
+        .select_from(wanted)
+        .join(Person, col(Person.id) == person_id)
+        .outerjoin(best, best.c.person_id == person_id)
+        .subquery("verdicts")
+    )
+
+
+def plan(
+    services: Services, session: Session, people: Select[Any], purpose: Purpose, now: datetime
+) -> Plan:
+    """Count a segment by verdict. `people` selects person ids; doubles count once."""
+    verdicts = _verdicts(services, people, purpose, now)
+    rows = session.execute(
+        select(verdicts.c.verdict, verdicts.c.channel, func.count()).group_by(
+            verdicts.c.verdict, verdicts.c.channel
+        )
+    ).all()
+    reachable: dict[str, int] = {}
+    waiting: dict[str, int] = {}
+    left_out: dict[str, int] = {}
+    for verdict, channel, count in rows:
+        if verdict == NOW:
+            reachable[channel] = reachable.get(channel, 0) + count
+        elif verdict == WINDOW:
+            waiting[channel] = waiting.get(channel, 0) + count
+        else:
+            left_out[verdict] = left_out.get(verdict, 0) + count
+    return Plan(sum(count for *_rest, count in rows), reachable, waiting, left_out)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When a campaign leaves: at a wall-clock time in each recipient's zone, or at once.
+
+    `latest` is the wall-clock time after which it must not leave any more, None for never.
+    """
+
+    at: datetime
+    local: bool = True
+    latest: datetime | None = None
+
+    def in_zone(self, zone: ZoneInfo) -> tuple[datetime, datetime | None]:
+        """(not before, expires) for somebody who lives in `zone`."""
+        if not self.local:
+            return self.at, self.latest
+        return _same_wall(self.at, zone), _same_wall(self.latest, zone) if self.latest else None
+
+
+def _same_wall(moment: datetime, zone: ZoneInfo) -> datetime:
+    return moment.astimezone(BEIJING).replace(tzinfo=zone)
+
+
+def freeze(
+    services: Services,
+    session: Session,
+    campaign: Campaign,
+    people: Select[Any],
+    purpose: Purpose,
+    moment: Moment,
+    now: datetime,
+) -> int:
+    """Write the campaign's recipients as held rows, once each, and its list's hash; returns how
+    many. What was frozen before for this campaign and not released is replaced."""
+    assert campaign.id is not None
+    session.execute(
+        delete(TABLE).where(TABLE.c.campaign_id == campaign.id, TABLE.c.state == State.HELD)
+    )
+    verdicts = _verdicts(services, people, purpose, now)
+    for zone_name in _zones(session, verdicts):
+        zone = ZoneInfo(zone_name) if zone_name else BEIJING
+        due, expires = moment.in_zone(zone)
+        if purpose.quiet:
+            due = services.settings.quiet.after(due, zone)
+        for facts in services.channels.values():
+            source = _rows(verdicts, campaign, purpose, facts, zone_name, due, expires, now)
+            session.execute(
+                mailbox.on_conflict_base(session.connection(), TABLE)
+                .from_select([column.name for column in source.selected_columns], source)
+                .on_conflict_do_nothing()
+            )
+    campaign.recipients_hash = recipients_hash(session, campaign.id)
+    campaign.not_before, campaign.local_time = moment.at, moment.local
+    campaign.expires_at = moment.latest
+    session.add(campaign)
+    session.flush()
+    return frozen_count(session, campaign.id)
+
+
+def _zones(session: Session, verdicts: Any) -> list[str | None]:
+    return [zone for (zone,) in session.execute(select(verdicts.c.timezone).distinct())]
+
+
+def _rows(
+    verdicts: Any,
+    campaign: Campaign,
+    purpose: Purpose,
+    facts: ChannelFacts,
+    zone_name: str | None,
+    due: datetime,
+    expires: datetime | None,
+    now: datetime,
+) -> Select[Any]:
+    values: dict[str, Any] = {
+        "occasion": literal(campaign.occasion),
+        "recipient": literal("p").op("||")(verdicts.c.person_id),
+        "campaign_id": literal(campaign.id),
+        "person_id": verdicts.c.person_id,
+        "address": verdicts.c.address,
+        "purpose": literal(purpose.name),
+        "scope": literal(purpose.scope),
+        "topic": literal(purpose.topic),
+        "lane": literal(facts.lane(urgent=purpose.urgent)),
+        "windowed": literal(facts.windowed),
+        "repeatable": literal(purpose.repeatable),
+        "state": literal(str(State.HELD)),
+        "reason": literal(""),
+        "not_before": literal(due, TABLE.c.not_before.type),
+        "expires_at": literal(expires, TABLE.c.expires_at.type),
+        "attempts": literal(0),
+        "parts_sent": literal(0),
+        "owner": literal(""),
+        "body_hash": literal(""),
+        "provider_id": literal(""),
+        "created_at": literal(now, TABLE.c.created_at.type),
+    }
+    zone = verdicts.c.timezone.is_(None) if zone_name is None else verdicts.c.timezone == zone_name
+    return select(*[value.label(name) for name, value in values.items()]).where(
+        verdicts.c.verdict.in_([NOW, WINDOW]), verdicts.c.channel == facts.name, zone
+    )
+
+
+def frozen_count(session: Session, campaign_id: int) -> int:
+    """How many rows a campaign has."""
+    return session.execute(
+        select(func.count()).select_from(TABLE).where(TABLE.c.campaign_id == campaign_id)
+    ).scalar_one()
+
+
+def recipients_hash(session: Session, campaign_id: int) -> str:
+    """The fingerprint of who is on the list, whatever their state."""
+    digest = hashlib.sha256()
+    rows = session.execute(
+        select(TABLE.c.person_id)
+        .where(TABLE.c.campaign_id == campaign_id)
+        .order_by(TABLE.c.person_id)
+    )
+    for (person_id,) in rows.yield_per(10_000):
+        digest.update(f"{person_id},".encode())
+    return digest.hexdigest()
+
+
+def release(session: Session, campaign: Campaign) -> int:
+    """Let the frozen rows go, each at its own time."""
+    assert campaign.id is not None
+    return mailbox.resume(session.connection(), campaign.id)
+
+
+def thaw(session: Session, campaign: Campaign) -> None:
+    """Forget a frozen list that will not be used: nothing of it was released."""
+    session.execute(
+        delete(TABLE).where(TABLE.c.campaign_id == campaign.id, TABLE.c.state == State.HELD)
+    )
+
+
+def sample(
+    services: Services,
+    session: Session,
+    people: Select[Any],
+    purpose: Purpose,
+    now: datetime,
+    count: int,
+) -> Sequence[int]:
+    """Some of those who would get it, in a stable order."""
+    verdicts = _verdicts(services, people, purpose, now)
+    rows = session.execute(
+        select(verdicts.c.person_id)
+        .where(verdicts.c.verdict.in_([NOW, WINDOW]))
+        .order_by(verdicts.c.person_id)
+        .limit(count)
+    )
+    return [person_id for (person_id,) in rows]
+
+
+def wall(day: Any, clock: time) -> datetime:
+    """A wall-clock time in the county, as an aware datetime."""
+    return datetime.combine(day, clock, BEIJING)
