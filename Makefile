@@ -112,6 +112,6 @@ if $(BIN)/python -m pip --version >/dev/null 2>&1; then pip="$(BIN)/python -m pi
 elif python3 -m pip --version >/dev/null 2>&1; then pip="python3 -m pip --python $(BIN)/python"; \
 else echo "没有找到 pip。请安装后再试；Debian、Ubuntu：apt-get install python3-pip" >&2; exit 1; fi; \
 export PIP_DISABLE_PIP_VERSION_CHECK=1; \
-$$pip install --quiet --no-compile --no-deps --require-hashes -r $(1); \
-$$pip install --quiet --no-deps --no-build-isolation -e .
+$$pip install --quiet --quiet --no-compile --no-deps --require-hashes -r $(1); \
+$$pip install --quiet --quiet --no-compile --no-deps --no-build-isolation -e .
 endef
