@@ -1,0 +1,68 @@
+"""One server on 127.0.0.1 that is all platforms at once, and their control API."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
+
+from aiohttp import web
+
+from tests.emulators.clock import VirtualClock
+from tests.emulators.control import control_route
+from tests.emulators.telegram import Telegram
+from tests.emulators.wechat import WeChat
+
+START = datetime(2026, 9, 22, 1, 0, tzinfo=UTC)
+"""Tuesday morning, 9 o'clock in Beijing, three days before 中秋."""
+
+
+class Platforms:
+    """`async with Platforms() as platforms:` serves `/mp/…`, `/bot<token>/…` and `/control/…`."""
+
+    def __init__(
+        self,
+        clock: VirtualClock | None = None,
+        *,
+        wechat: WeChat | None = None,
+        telegram: Telegram | None = None,
+        port: int = 0,
+    ) -> None:
+        self.clock = clock or VirtualClock(START)
+        self.wechat = wechat or WeChat(self.clock)
+        self.telegram = telegram or Telegram(self.clock)
+        self._port = port
+        self._runner: web.AppRunner | None = None
+        self.url = ""
+
+    async def __aenter__(self) -> Self:
+        app = web.Application(client_max_size=60 * 1024 * 1024)
+        app.add_routes([*self.wechat.routes(), *self.telegram.routes()])
+        named = {"wechat": self.wechat, "telegram": self.telegram, "clock": self.clock}
+        app.add_routes([control_route(named)])
+        # A stalled answer ends when its caller goes away.
+        self._runner = web.AppRunner(
+            app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1
+        )
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self._port)
+        await site.start()
+        port = self._runner.addresses[0][1]
+        self.url = f"http://127.0.0.1:{port}"
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.wechat.close()
+        await self.telegram.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def serve_for_ever(self) -> None:
+        """Until cancelled."""
+        await asyncio.Event().wait()
