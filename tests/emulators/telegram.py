@@ -220,10 +220,12 @@ class Telegram:
         self.webhook = ""
         self._secret = ""
         self._allowed: frozenset[str] | None = None
-        self._last_error: Json = {}
+        self.last_error: Json = {}
         self._updates: deque[tuple[float, Json]] = deque()
         self._update_ids = itertools.count(880_000_001)
         self._new = asyncio.Event()
+        self._changed = asyncio.Event()
+        self.waiting_polls = 0
         self._poll: asyncio.Event | None = None
         self._presses: dict[str, float] = {}
         self._files: dict[str, tuple[str, bytes]] = {}
@@ -439,6 +441,12 @@ class Telegram:
         self._forget_old()
         return len(self._updates)
 
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Return when `condition` holds; asked whenever a poll opens or a webhook answers."""
+        while not condition():
+            self._changed.clear()
+            await self._changed.wait()
+
     # Updates -------------------------------------------------------------------------------------
 
     def _speak(
@@ -565,12 +573,15 @@ class Telegram:
         for pause in (*self.rules.webhook_retries, None):
             if not self.webhook:
                 return
-            if await self._pushed(entry[1]):
+            arrived = await self._pushed(entry[1])
+            self._changed.set()
+            if arrived:
                 break
             if pause is not None:
                 await self.clock.wait(pause)
         if entry in self._updates:
             self._updates.remove(entry)
+        self._changed.set()
 
     async def _pushed(self, update: Json) -> bool:
         if self._session is None:
@@ -587,7 +598,7 @@ class Telegram:
                 error = f"Wrong response from the webhook: {response.status} {response.reason}"
         except (aiohttp.ClientError, OSError) as failure:
             error = type(failure).__name__
-        self._last_error = {
+        self.last_error = {
             "last_error_date": int(self.clock.timestamp()),
             "last_error_message": error,
         }
@@ -675,9 +686,12 @@ class Telegram:
             asyncio.ensure_future(wait)
             for wait in (self._new.wait(), mine.wait(), self.clock.wait(seconds))
         ]
+        self.waiting_polls += 1
+        self._changed.set()
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self.waiting_polls -= 1
             for wait in waits:
                 wait.cancel()
             if self._poll is mine:
@@ -719,7 +733,7 @@ class Telegram:
 
     async def _get_webhook_info(self, given: Json) -> Json:
         info = {"url": self.webhook, "has_custom_certificate": False}
-        return info | {"pending_update_count": self.pending(), **self._last_error}
+        return info | {"pending_update_count": self.pending(), **self.last_error}
 
     def _chat(self, given: Json) -> Chat:
         """The chat to write to, or the reason why not."""
