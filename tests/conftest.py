@@ -12,6 +12,7 @@ import pytest
 
 from tests.network import Guard
 from tests.postgres import Server, running_server
+from tests.world import World
 
 INSTALL_CHROMIUM = "apt-get install chromium fonts-noto-cjk"
 
@@ -104,3 +105,25 @@ def chromium() -> str:
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.fixture
+def make_world(tmp_path: Path) -> Iterator[Callable[..., World]]:
+    """Makes worlds on fresh SQLite files; they are closed after the test."""
+    made: list[World] = []
+
+    def make(**options: str) -> World:
+        folder = tmp_path / f"world{len(made)}"
+        folder.mkdir()
+        made.append(World(folder, **options))
+        return made[-1]
+
+    yield make
+    for world in made:
+        world.close()
+
+
+@pytest.fixture
+def world(make_world: Callable[..., World]) -> World:
+    """A world in 霍林郭勒 on 2026-03-12."""
+    return make_world()

@@ -1,0 +1,169 @@
+"""Builds everything and joins it: the only place that does."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from bot import heart
+from bot.catalog import Catalog, collect
+from bot.channels.base import Channel, Receive
+from bot.clock import Clock, SystemClock
+from bot.context import ChannelFacts, Services
+from bot.delivery import Delivery
+from bot.dispatch import Dispatcher
+from bot.errors import ConfigError
+from bot.messages import Inbound, Part
+from bot.settings import Settings
+from storage.columns import KeyRing
+from storage.db import Database
+
+CHANNELS: Mapping[str, str] = {
+    "wechat": "bot.channels.wechat",
+    "telegram": "bot.channels.telegram",
+}
+"""Name in HONGYAN_CHANNELS → module with a function `build(settings, services_clock)`."""
+
+log = structlog.get_logger()
+
+
+class App:
+    """A whole installation: services, channels, the writer, the delivery loop and the heart."""
+
+    def __init__(
+        self,
+        services: Services,
+        channels: Mapping[str, Channel],
+        *,
+        alone: bool,
+        delivery: Delivery | None = None,
+    ) -> None:
+        self.services = services
+        self.channels = channels
+        self.delivery = delivery or Delivery(services, channels, alone=alone)
+        self.dispatcher = Dispatcher(services, wake=self.delivery.wake)
+
+    async def receive(self, inbound: Inbound, seconds: float) -> tuple[Part, ...]:
+        """What channels call: see `bot.channels.base.Receive`."""
+        waiting = self.dispatcher.submit(inbound)
+        try:
+            return await asyncio.wait_for(asyncio.shield(_wrap(waiting.future)), seconds)
+        except TimeoutError:
+            waiting.abandoned = True
+            raise
+
+    def beat(self) -> None:
+        """One heartbeat, now."""
+        heart.beat(self.services)
+        self.delivery.wake()
+
+    @asynccontextmanager
+    async def running(self, roles: Iterable[str] = ("web", "worker")) -> Any:
+        """Live: the writer for web, delivery, jobs and the heart for workers, and the channels."""
+        wanted = set(roles)
+        self.dispatcher.start()
+        tasks: list[asyncio.Task[None]] = []
+        scheduler = AsyncIOScheduler()
+        if "worker" in wanted:
+            tasks.append(asyncio.create_task(self.delivery.run(), name="delivery"))
+            scheduler.add_job(
+                asyncio.to_thread,
+                "interval",
+                args=[self.beat],
+                seconds=heart.SECONDS,
+                coalesce=True,
+                max_instances=1,
+            )
+            scheduler.start()
+            tasks.append(asyncio.create_task(asyncio.to_thread(self.beat), name="first-beat"))
+        receive: Receive = self.receive
+        for channel in self.channels.values():
+            tasks.append(asyncio.create_task(_keep_running(channel, receive)))
+        try:
+            yield self
+        finally:
+            if scheduler.running:
+                scheduler.shutdown(wait=False)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.to_thread(self.dispatcher.stop)
+            for channel in self.channels.values():
+                await channel.close()
+
+    def close(self) -> None:
+        """Let the database go."""
+        self.services.database.close()
+
+
+def _wrap(future: Future[tuple[Part, ...]]) -> asyncio.Future[tuple[Part, ...]]:
+    return asyncio.wrap_future(future)
+
+
+async def _keep_running(channel: Channel, receive: Receive) -> None:
+    """A channel that falls down gets up again; the others do not notice."""
+    wait = 1.0
+    while True:
+        try:
+            await channel.run(receive)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001  # one platform in trouble must not stop the rest
+            log.warning("channel_down", channel=channel.facts.name, error=type(error).__name__)
+        else:
+            return
+        await asyncio.sleep(wait)
+        wait = min(60.0, wait * 2)
+
+
+def services_for(
+    settings: Settings,
+    channels: Mapping[str, ChannelFacts],
+    *,
+    keys: str,
+    clock: Clock | None = None,
+    catalog: Catalog | None = None,
+) -> Services:
+    """Open the database and load the place; raises ConfigError with one line for the operator."""
+    known = catalog or collect()
+    try:
+        ring = KeyRing(keys)
+    except ValueError as error:
+        raise ConfigError("HONGYAN_KEYS 未设置或太短；请先运行 hongyan init 生成") from error
+    place = known.places.load(settings.place, settings.office)
+    return Services(
+        Database(settings.database_url, ring),
+        clock or SystemClock(),
+        settings,
+        known,
+        place,
+        channels,
+    )
+
+
+def build_channels(settings: Settings, clock: Clock) -> dict[str, Channel]:
+    """The channels that HONGYAN_CHANNELS names."""
+    built: dict[str, Channel] = {}
+    for name in settings.enabled:
+        if name not in CHANNELS:
+            known = "、".join(CHANNELS)
+            raise ConfigError(f"HONGYAN_CHANNELS 里的「{name}」这个版本不认得；可用：{known}")
+        built[name] = importlib.import_module(CHANNELS[name]).build(settings, clock)
+    return built
+
+
+def facts_of(channels: Mapping[str, Channel]) -> dict[str, ChannelFacts]:
+    """What the core needs to know of each channel."""
+    return {name: channel.facts for name, channel in channels.items()}
+
+
+def missing_of(channels: Mapping[str, Channel]) -> Sequence[str]:
+    """What each channel still lacks, in plain words."""
+    return [f"{name}：{line}" for name, channel in channels.items() for line in channel.check()]

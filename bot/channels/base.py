@@ -1,0 +1,50 @@
+"""The contract every channel keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from starlette.routing import BaseRoute
+
+from bot.context import ChannelFacts
+from bot.messages import Address, Inbound, Part
+
+Receive = Callable[[Inbound, float], Awaitable[tuple[Part, ...]]]
+"""Hand a message over and wait at most so many seconds for the parts of the platform's own answer.
+
+Raises TimeoutError when it takes longer: then answer nothing, so that the platform tries again and
+its next try finds the answer (or, when no try is left, the answer leaves through the outbox).
+Raises anything else when the message could not be taken: answer with 503.
+"""
+
+
+class Channel(Protocol):
+    """One platform. Above it nobody knows the platform's rules; it knows nothing above it."""
+
+    @property
+    def facts(self) -> ChannelFacts:
+        """What it can carry."""
+
+    def routes(self, receive: Receive) -> Sequence[BaseRoute]:
+        """Its webhooks, to be mounted by the server; none for a polling channel."""
+
+    async def run(self, receive: Receive) -> None:
+        """Live until cancelled: poll, hold a connection, renew a token. May return at once.
+
+        A platform that cannot be reached must not end it; other channels go on.
+        """
+
+    async def send(self, address: Address, part: Part, key: str) -> str:
+        """Send one bubble and return the platform's id of it ("" if it has none).
+
+        `key` is the same for each try of the same bubble: the platform's idempotency key where it
+        has one. Raises SendError; TimeoutError and connection errors after the request may have
+        left become SendError(unknown=True).
+        """
+
+    async def close(self) -> None:
+        """Give connections back."""
+
+    def check(self) -> Sequence[str]:
+        """What is missing in the settings, in plain Chinese; empty when it may start."""

@@ -1,0 +1,386 @@
+"""Outbox to channels: claim ahead, render, gate, send, acknowledge; nothing else ever sends.
+
+The loop keeps more rows leased than calls in flight, so that calls never wait for the database.
+All database work runs in two threads, one for claims and gates, one for acknowledgements.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TypeVar
+
+import structlog
+
+from bot.channels.base import Channel
+from bot.context import Services
+from bot.errors import SendError
+from bot.messages import Address, Part, Reply, load_reply
+from bot.text import content_hash, shape
+from storage import mailbox
+from storage.campaigns import Campaign
+from storage.mailbox import Claimed, Outcome, State
+
+IN_FLIGHT = 64
+AHEAD = 3  # leases held for each call slot, so that calls need not run in lock-step
+RESERVED = 8  # call slots that only urgent lanes may use
+POLL = 0.25  # seconds between looks when nobody wakes us
+WORKER_TTL = timedelta(seconds=10)
+TRIES = 5
+FIRST_WAIT = 2.0  # seconds before the second try; doubles, half of it by chance
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A claimed row with the bubbles that are still to leave."""
+
+    row: Claimed
+    parts: tuple[Part, ...]
+    digest: str
+    due: float
+    """When its slot is, by the loop's clock."""
+
+
+@dataclass
+class _Counters:
+    """What `hongyan doctor` and /metrics tell about the loop."""
+
+    sent: int = 0
+    failed: int = 0
+    unknown: int = 0
+    retried: int = 0
+    by_reason: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+
+class Delivery:
+    """Drains the outbox through the channels until cancelled."""
+
+    def __init__(
+        self,
+        services: Services,
+        channels: Mapping[str, Channel],
+        *,
+        alone: bool,
+        worker: str = "",
+        in_flight: int = IN_FLIGHT,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.services = services
+        self.channels = channels
+        self.worker = worker or f"w{secrets.token_hex(6)}"
+        self.counters = _Counters()
+        self._alone = alone
+        self._slots = in_flight
+        self._chance = chance
+        self._awake = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._database = services.database
+        self._claims = ThreadPoolExecutor(1, thread_name_prefix="claims")
+        self._acks = ThreadPoolExecutor(1, thread_name_prefix="acks")
+        self._results: list[Outcome] = []
+        self._flushing = asyncio.Lock()
+        self._calls: set[asyncio.Task[None]] = set()
+        self._ready: list[_Ready] = []
+        self._chains: dict[str, asyncio.Task[None]] = {}
+        self._beaten = 0.0
+
+    def wake(self) -> None:
+        """Look at the outbox now; may be called from any thread."""
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._awake.set)
+
+    # - the loop -
+
+    async def run(self) -> None:
+        """Drain until cancelled; calls under way are finished and written down first."""
+        self._loop = asyncio.get_running_loop()
+        await self._in_claims(self._prepare)
+        try:
+            while True:
+                try:
+                    moved = await self._round()
+                except asyncio.CancelledError:
+                    raise
+                except Exception as error:  # noqa: BLE001  # the loop outlives a database in trouble
+                    log.warning("delivery_round_failed", error=type(error).__name__)
+                    moved = False
+                    await asyncio.sleep(POLL)
+                if not moved:
+                    await self._rest()
+        finally:
+            await self._drain()
+
+    async def until_idle(self, timeout: float = 10.0) -> None:
+        """Drain what is due now, then return (tests, the demo's clock)."""
+        self._loop = asyncio.get_running_loop()
+        async with asyncio.timeout(timeout):
+            await self._in_claims(self._prepare)
+            while await self._round() or self._calls or self._ready:
+                if self._calls:
+                    await asyncio.wait(self._calls, return_when=asyncio.FIRST_COMPLETED)
+            await self._flush()
+
+    async def _rest(self) -> None:
+        waits = [asyncio.create_task(self._awake.wait())]
+        waits += list(self._calls)
+        await asyncio.wait(waits, timeout=self._nap(), return_when=asyncio.FIRST_COMPLETED)
+        waits[0].cancel()
+        self._awake.clear()
+
+    def _nap(self) -> float:
+        if not self._ready:
+            return POLL
+        assert self._loop is not None
+        return min(POLL, max(0.001, min(r.due for r in self._ready) - self._loop.time()))
+
+    def _prepare(self) -> None:
+        with self._database.transaction() as connection:
+            for facts in self.services.channels.values():
+                for urgent in (True, False):
+                    gap = facts.live_gap_ms if urgent else facts.bulk_gap_ms
+                    lane = facts.lane(urgent=urgent)
+                    mailbox.ensure_lane(connection, lane, 0 if urgent else 9, gap, facts.burst)
+            mailbox.beat(connection, self.worker)
+            mailbox.sweep(connection, self.worker, WORKER_TTL, alone=self._alone)
+
+    async def _round(self) -> bool:
+        """Claim, gate and start what there is room for; True if anything moved."""
+        assert self._loop is not None
+        if self._loop.time() - self._beaten > WORKER_TTL.total_seconds() / 5:
+            self._beaten = self._loop.time()
+            await self._in_claims(self._beat)
+        claimed = await self._claim()
+        started = await self._start()
+        return bool(claimed or started)
+
+    def _beat(self) -> None:
+        with self._database.transaction() as connection:
+            mailbox.beat(connection, self.worker)
+            mailbox.sweep(connection, self.worker, WORKER_TTL, alone=False)
+            mailbox.expire_overdue(connection, self.services.clock.now())
+
+    # - claiming and rendering -
+
+    async def _claim(self) -> int:
+        free = self._slots * AHEAD - len(self._ready) - len(self._calls)
+        if free < self._slots:
+            return 0
+        ready = await self._in_claims(self._claim_rows, free)
+        assert self._loop is not None
+        now = self._loop.time()
+        self._ready += [_Ready(r.row, r.parts, r.digest, now + r.due) for r in ready]
+        return len(ready)
+
+    def _claim_rows(self, free: int) -> list[_Ready]:
+        now = self.services.clock.now()
+        rows: list[Claimed] = []
+        with self._database.engine.connect() as connection:
+            lanes = mailbox.due_lanes(connection, now)
+        if not lanes:
+            return []
+        with self._database.transaction() as connection:
+            for lane in lanes:
+                name = lane.partition(":")[0]
+                if name not in self.channels:
+                    continue
+                spare = free if lane.endswith(":live") else free - RESERVED
+                rows += mailbox.claim(connection, lane, self.worker, now, spare - len(rows))
+        return self._render(rows)
+
+    def _render(self, rows: Sequence[Claimed]) -> list[_Ready]:
+        """Words for each row: stored ones, or its campaign's template as it now stands."""
+        replies: dict[int, Reply] = {r.id: load_reply(r.body) for r in rows if r.body is not None}
+        by_campaign: dict[int, list[Claimed]] = defaultdict(list)
+        for row in rows:
+            if row.body is None and row.campaign_id is not None:
+                by_campaign[row.campaign_id].append(row)
+        for campaign_id, members in by_campaign.items():
+            rendered = self._render_campaign(campaign_id, members)
+            for row in members:
+                if row.person_id in rendered:
+                    replies[row.id] = rendered[row.person_id]
+        broken = [row.id for row in rows if row.id not in replies]
+        if broken:
+            with self._database.transaction() as connection:
+                mailbox.fail_leased(connection, self.worker, broken, "render")
+        return [self._shaped(row, replies[row.id]) for row in rows if row.id in replies]
+
+    def _render_campaign(self, campaign_id: int, rows: Sequence[Claimed]) -> Mapping[int, Reply]:
+        with self._database.reading() as session:
+            campaign = session.get(Campaign, campaign_id)
+            content = self.services.catalog.content(campaign.kind) if campaign else None
+            if campaign is None or content is None:
+                return {}
+            people = [row.person_id for row in rows if row.person_id is not None]
+            try:
+                return content.render(self.services, session, campaign, people)
+            except Exception as error:  # noqa: BLE001  # one broken campaign must not stop others
+                log.error("render_failed", campaign=campaign_id, error=type(error).__name__)
+                return {}
+
+    def _shaped(self, row: Claimed, reply: Reply) -> _Ready:
+        facts = self.services.channels[row.lane.partition(":")[0]]
+        parts = shape(reply, facts, self.services.settings.public_url)
+        return _Ready(row, parts, content_hash(reply.text), row.slot_ms / 1000)
+
+    # - gate and send -
+
+    async def _start(self) -> int:
+        """Gate as many ready rows as there are free calls, and let those through that pass."""
+        assert self._loop is not None
+        now = self._loop.time()
+        free = self._slots - len(self._calls)
+        if free <= 0 or not self._ready:
+            return 0
+        if not self._calls or free >= min(self._slots // 4, len(self._ready)):
+            ripe = [r for r in self._ready if r.due <= now][:free]
+        else:
+            ripe = []
+        if not ripe:
+            return 0
+        taken = {r.row.id for r in ripe}
+        self._ready = [r for r in self._ready if r.row.id not in taken]
+        passed = await self._in_claims(self._gate, [r.row.id for r in ripe])
+        for ready in ripe:
+            if ready.row.id in passed:
+                self._launch(ready)
+        return len(ripe)
+
+    def _gate(self, ids: Sequence[int]) -> set[int]:
+        with self._database.transaction() as connection:
+            return mailbox.gate(connection, ids, self.worker, self.services.clock.now())
+
+    def _launch(self, ready: _Ready) -> None:
+        """Start a call; two rows to one address leave in order."""
+        before = self._chains.get(ready.row.address)
+        task = asyncio.create_task(self._call(ready, before))
+        self._calls.add(task)
+        self._chains[ready.row.address] = task
+        task.add_done_callback(lambda done: self._ended(ready.row.address, done))
+
+    def _ended(self, address: str, task: asyncio.Task[None]) -> None:
+        self._calls.discard(task)
+        if self._chains.get(address) is task:
+            del self._chains[address]
+        self._awake.set()
+
+    async def _call(self, ready: _Ready, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await asyncio.wait([before])
+        outcome = await self._send(ready)
+        self._results.append(outcome)
+        await self._flush()
+
+    async def _send(self, ready: _Ready) -> Outcome:
+        row = ready.row
+        channel = self.channels[row.lane.partition(":")[0]]
+        address = Address.parse(row.address)
+        done, provider = row.parts_sent, ""
+        try:
+            for number in range(row.parts_sent, len(ready.parts)):
+                provider = await channel.send(address, ready.parts[number], f"{row.id}-{number}")
+                done = number + 1
+        except SendError as error:
+            return await self._refused(ready, error, done)
+        except Exception as error:  # noqa: BLE001  # a channel's bug is not known to have sent nothing
+            log.error("channel_failed", lane=row.lane, error=type(error).__name__)
+            return await self._refused(ready, SendError("bug", unknown=True), done)
+        self.counters.sent += 1
+        return Outcome(
+            row.id,
+            State.SENT,
+            attempts=row.attempts + 1,
+            parts_sent=done,
+            sent_at=self.services.clock.now(),
+            provider_id=provider,
+            body_hash=ready.digest,
+        )
+
+    async def _refused(self, ready: _Ready, error: SendError, done: int) -> Outcome:
+        """What a failed call makes of a row."""
+        row, now = ready.row, self.services.clock.now()
+        self.counters.by_reason[error.reason] += 1
+        if error.stop_channel or error.retry_after is not None:
+            await self._in_claims(self._block, row.lane, error)
+        if error.unknown and not row.repeatable:
+            self.counters.unknown += 1
+            return Outcome(row.id, State.UNKNOWN, error.reason, row.attempts + 1, done)
+        if error.reason == "window":
+            return Outcome(row.id, State.DEFERRED, "window", row.attempts, done)
+        if error.permanent:
+            self.counters.failed += 1
+            return Outcome(row.id, State.FAILED, error.reason, row.attempts + 1, done)
+        self.counters.retried += 1
+        if error.retry_after is not None:
+            # The platform asked for patience; that is not a try.
+            due = now + timedelta(seconds=error.retry_after)
+            return Outcome(row.id, State.QUEUED, error.reason, row.attempts, done, due)
+        tries = row.attempts + 1
+        if tries >= TRIES:
+            self.counters.failed += 1
+            return Outcome(row.id, State.DEAD, error.reason, tries, done)
+        wait = FIRST_WAIT * 2**row.attempts * (0.5 + self._chance())
+        due = now + timedelta(seconds=wait)
+        return Outcome(row.id, State.QUEUED, error.reason, tries, done, due)
+
+    def _block(self, lane: str, error: SendError) -> None:
+        seconds = error.retry_after if error.retry_after is not None else 300.0
+        if error.stop_channel:
+            log.error("channel_stopped", lane=lane, reason=error.reason)
+        with self._database.transaction() as connection:
+            mailbox.block_lane(connection, lane, seconds)
+
+    # - acknowledging -
+
+    async def _flush(self) -> None:
+        """Write down what has come back; kept and tried again while the database is away."""
+        async with self._flushing:
+            batch, self._results = self._results, []
+            if not batch:
+                return
+            try:
+                await self._in_acks(batch)
+            except Exception as error:  # noqa: BLE001  # kept in memory until the database is back
+                log.warning("acknowledge_failed", error=type(error).__name__, rows=len(batch))
+                self._results = batch + self._results
+                await asyncio.sleep(POLL)
+
+    async def _in_acks(self, batch: Sequence[Outcome]) -> None:
+        assert self._loop is not None
+        await self._loop.run_in_executor(self._acks, self._acknowledge, batch)
+
+    def _acknowledge(self, batch: Sequence[Outcome]) -> None:
+        with self._database.transaction() as connection:
+            mailbox.acknowledge(connection, self.worker, batch)
+
+    async def _in_claims(self, work: Callable[..., T], *arguments: object) -> T:
+        assert self._loop is not None
+        return await self._loop.run_in_executor(self._claims, work, *arguments)
+
+    async def _drain(self) -> None:
+        """Finish the calls under way, write them down, give the rest back."""
+        if self._calls:
+            await asyncio.wait(self._calls, timeout=10)
+        for _try in range(20):
+            if not self._results:
+                break
+            await self._flush()
+        left = [ready.row.id for ready in self._ready]
+        if left:
+            await self._in_claims(self._give_back, left)
+        self._claims.shutdown()
+        self._acks.shutdown()
+
+    def _give_back(self, ids: Sequence[int]) -> None:
+        with self._database.transaction() as connection:
+            mailbox.release(connection, self.worker, ids)

@@ -1,0 +1,44 @@
+"""The heartbeat: on each beat every tick looks at the tables for what is due.
+
+APScheduler only wakes us; what is due is truth in tables, and a firing's unique key lets any number
+of replicas beat at once.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import structlog
+from sqlmodel import Session
+
+from bot.commands import Tick
+from bot.context import Services
+from bot.jobs import run_one
+from storage import mailbox
+from storage.jobs import Firing
+
+SECONDS = 20
+
+log = structlog.get_logger()
+
+
+def beat(services: Services) -> int:
+    """Run every tick once, each in a transaction of its own; returns how many failed."""
+    failed = 0
+    for tick in services.catalog.of(Tick):
+        try:
+            with services.database.session() as session:
+                tick.run(services, session, services.clock.now())
+        except Exception as error:  # noqa: BLE001  # one broken tick must not stop the others
+            failed += 1
+            log.error("tick_failed", tick=tick.name, error=type(error).__name__)
+    while run_one(services, "heart"):
+        pass
+    return failed
+
+
+def fire(session: Session, schedule: str, occasion: str, now: datetime, note: str = "") -> bool:
+    """Claim an occasion of a schedule; False if it was claimed before, by anybody."""
+    statement = mailbox.on_conflict_nothing(session.connection(), Firing.__table__)  # type: ignore[attr-defined]
+    row = {"schedule": schedule, "occasion": occasion, "at": now, "note": note}
+    return bool(session.execute(statement, row).rowcount)
