@@ -238,6 +238,15 @@ _LATIN = re.compile("[a-z]{4,}")
 _LONGEST_PHRASE = 16
 
 
+@dataclass(frozen=True)
+class _Heard:
+    """A text with the syllables of each of its Chinese runs, without and with tones."""
+
+    text: str
+    runs: tuple[tuple[str, ...], ...]
+    toned: tuple[tuple[str, ...], ...]
+
+
 def near_miss(text: str, candidates: Iterable[str]) -> str | None:
     """Return the one candidate the text probably means by sound, slip or inclusion, else None.
 
@@ -246,7 +255,8 @@ def near_miss(text: str, candidates: Iterable[str]) -> str | None:
     word, known = _word(text), tuple(dict.fromkeys(candidates))
     if not word or word in known:
         return word or None
-    tests: Sequence[Callable[[str, str], bool]] = (
+    heard = _hear(word)
+    tests: Sequence[Callable[[_Heard, str], bool]] = (
         _sounds_alike,
         _nearly_sounds_alike,
         _one_slip_apart,
@@ -255,7 +265,7 @@ def near_miss(text: str, candidates: Iterable[str]) -> str | None:
         _contains_sound,
     )
     for test in tests:
-        hits = _without_parts([candidate for candidate in known if test(word, candidate)])
+        hits = _without_parts([candidate for candidate in known if test(heard, candidate)])
         if hits:
             return hits[0] if len(hits) == 1 else None
     return None
@@ -266,43 +276,61 @@ def _without_parts(hits: list[str]) -> list[str]:
     return [hit for hit in hits if not any(hit != other and hit in other for other in hits)]
 
 
-@lru_cache(maxsize=4096)
-def _syllables(text: str, tones: bool = False) -> tuple[str, ...]:
+def _hear(word: str) -> _Heard:
+    runs = _CHINESE.findall(word) if len(word) <= _LONGEST_PHRASE else []
+    return _Heard(
+        word,
+        tuple(_syllables(run, tones=False) for run in runs),
+        tuple(_syllables(run, tones=True) for run in runs),
+    )
+
+
+def _syllables(text: str, *, tones: bool) -> tuple[str, ...]:
     style = Style.TONE3 if tones else Style.NORMAL
     return tuple(lazy_pinyin(text, style=style, neutral_tone_with_five=True))
+
+
+@lru_cache(maxsize=2048)
+def _candidate_syllables(candidate: str, *, tones: bool) -> tuple[str, ...]:
+    # Only our own words are remembered, never what people write.
+    return _syllables(candidate, tones=tones)
 
 
 _CONFUSED = (("zh", "z"), ("ch", "c"), ("sh", "s"), ("ang", "an"), ("eng", "en"), ("ing", "in"))
 
 
-@lru_cache(maxsize=4096)
-def _fuzzy(text: str) -> tuple[str, ...]:
-    return tuple(_blurred(syllable) for syllable in _syllables(text))
-
-
 def _blurred(syllable: str) -> str:
+    """Return a syllable as those hear it who do not tell zh from z, ang from an, or n from l."""
     for clear, blurred in _CONFUSED:
         syllable = syllable.replace(clear, blurred)
     return "l" + syllable[1:] if syllable.startswith("n") and len(syllable) > 1 else syllable
 
 
-def _sounds_alike(word: str, candidate: str) -> bool:
-    if len(word) == len(candidate) and _CHINESE.fullmatch(word):
-        return _syllables(word) == _syllables(candidate)
-    typed = word.replace(" ", "").replace("'", "")
-    return _LATIN.fullmatch(typed) is not None and typed == "".join(_syllables(candidate))
+def _is_one_run(heard: _Heard) -> bool:
+    return len(heard.runs) == 1 and len(heard.runs[0]) == len(heard.text) > 1
 
 
-def _nearly_sounds_alike(word: str, candidate: str) -> bool:
-    same_length = len(word) == len(candidate) and _CHINESE.fullmatch(word) is not None
-    return same_length and len(word) > 1 and _fuzzy(word) == _fuzzy(candidate)
+def _sounds_alike(heard: _Heard, candidate: str) -> bool:
+    wanted = _candidate_syllables(candidate, tones=False)
+    if _is_one_run(heard):
+        return heard.runs[0] == wanted
+    typed = heard.text.replace(" ", "").replace("'", "")
+    return _LATIN.fullmatch(typed) is not None and typed == "".join(wanted)
 
 
-def _one_slip_apart(word: str, candidate: str) -> bool:
+def _nearly_sounds_alike(heard: _Heard, candidate: str) -> bool:
+    if not _is_one_run(heard):
+        return False
+    wanted = [_blurred(syllable) for syllable in _candidate_syllables(candidate, tones=False)]
+    return [_blurred(syllable) for syllable in heard.runs[0]] == wanted
+
+
+def _one_slip_apart(heard: _Heard, candidate: str) -> bool:
     """Compare by one character changed, added, left out, or two swapped.
 
     In a word of two characters one changed leaves too little to guess from.
     """
+    word = heard.text
     if min(len(word), len(candidate)) < 2 or abs(len(word) - len(candidate)) > 1:
         return False
     if len(word) == len(candidate):
@@ -316,25 +344,20 @@ def _one_slip_apart(word: str, candidate: str) -> bool:
     return any(longer[:i] + longer[i + 1 :] == shorter for i in range(len(longer)))
 
 
-def _contains(text: str, candidate: str) -> bool:
-    return len(candidate) > 1 and len(text) <= _LONGEST_PHRASE and candidate in text
+def _contains(heard: _Heard, candidate: str) -> bool:
+    return len(candidate) > 1 and len(heard.text) <= _LONGEST_PHRASE and candidate in heard.text
 
 
-def _contains_sound_and_tone(text: str, candidate: str) -> bool:
-    return _contains_syllables(text, candidate, tones=True)
+def _contains_sound_and_tone(heard: _Heard, candidate: str) -> bool:
+    return _is_within(_candidate_syllables(candidate, tones=True), heard.toned)
 
 
-def _contains_sound(text: str, candidate: str) -> bool:
-    return _contains_syllables(text, candidate, tones=False)
+def _contains_sound(heard: _Heard, candidate: str) -> bool:
+    return _is_within(_candidate_syllables(candidate, tones=False), heard.runs)
 
 
-def _contains_syllables(text: str, candidate: str, tones: bool) -> bool:
-    size = len(candidate)
-    if size < 2 or len(text) > _LONGEST_PHRASE or not _CHINESE.fullmatch(candidate):
-        return False
-    wanted = _syllables(candidate, tones)
-    return any(
-        _syllables(run[start : start + size], tones) == wanted
-        for run in _CHINESE.findall(text)
-        for start in range(len(run) - size + 1)
+def _is_within(wanted: tuple[str, ...], runs: tuple[tuple[str, ...], ...]) -> bool:
+    size = len(wanted)
+    return size > 1 and any(
+        run[start : start + size] == wanted for run in runs for start in range(len(run) - size + 1)
     )

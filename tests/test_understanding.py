@@ -56,6 +56,8 @@ def test_what_is_certain_is_taken(said: str, found: dict[str, object]) -> None:
         "叫什么呢",
         "他叫什么名字",
         "现在忙",
+        "现在合作办厂",
+        "现在中山大学",
         "",
     ],
 )

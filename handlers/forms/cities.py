@@ -13,6 +13,7 @@ from bot.normalize import Miss, near_miss, tidy
 
 CHINA = "中国"
 _MAINLAND_ZONE = "Asia/Shanghai"
+_LONGEST_PLACE = 14
 
 
 @dataclass(frozen=True)
@@ -98,14 +99,17 @@ def parse_city(text: str) -> City | Miss:
     return _abroad(plain) or _in_china(plain) or _guess(plain)
 
 
-def find_city(text: str) -> City | None:
-    """Return the city a text begins with, or None; nothing is guessed."""
-    gazetteer = _gazetteer()
-    found = _abroad(text) or _in_china(text)
-    if not isinstance(found, City):
-        return None
-    known = found.city in gazetteer.foreign or found.country == CHINA
-    return replace(found, note="") if known or found.city == found.country else None
+def find_city(text: str) -> tuple[City, str] | None:
+    """Return the known city a text begins with and what follows it, or None; nothing is guessed."""
+    for size in range(min(len(text), _LONGEST_PLACE), 1, -1):
+        found = _abroad(text[:size]) or _in_china(text[:size])
+        if isinstance(found, City) and not found.note and _is_listed(found):
+            return found, text[size:]
+    return None
+
+
+def _is_listed(city: City) -> bool:
+    return city.country in (CHINA, city.city) or city.city in _gazetteer().foreign
 
 
 def _longest_prefix(text: str, names: Mapping[str, object]) -> str | None:

@@ -47,6 +47,14 @@ _WORKS = re.compile(
 )
 
 
+# Cities whose names are also ordinary words: 现在合作 says nothing about 甘肃.
+_EVERYDAY_WORDS = frozenset(("合作", "东方", "新星", "安宁"))
+_GOES_ON = re.compile(
+    "开|做|办|工作|上班|上学|当|教|搞|经营|创业|打拼|打工|读|这|那|生活|定居|发展|养老|带|住|的"
+    "|[^\\s大学公司]{1,6}[区县旗镇]"
+)
+
+
 def understand_member(text: str, asked: str) -> dict[str, object]:
     """Return the answers found in a message, by the names of their questions.
 
@@ -101,14 +109,22 @@ def _is_surely_a_name(name: str, *, introduced: bool) -> bool:
 
 def _city(text: str) -> City | None:
     for found in _LIVES.finditer(text):
-        city = find_city(_clause_after(text, found.end()))
+        city = _surely_a_city(_clause_after(text, found.end()))
         if city:
             return city
     for found in _WORKS.finditer(text):
-        city = find_city(found["place"])
+        city = _surely_a_city(found["place"])
         if city:
             return city
     return None
+
+
+def _surely_a_city(clause: str) -> City | None:
+    """Return the city of a clause unless its name goes on into something else, as in 中山大学."""
+    found = find_city(clause)
+    if found is None or found[0].city in _EVERYDAY_WORDS:
+        return None
+    return found[0] if not found[1] or _GOES_ON.match(found[1]) else None
 
 
 def _clause_after(text: str, start: int) -> str:
