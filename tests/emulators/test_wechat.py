@@ -11,9 +11,10 @@ from aiohttp import web
 from wechatpy.crypto import WeChatCrypto
 
 from bot.channels.envelope import Envelope, text_answer, word
+from tests.emulators.clock import VirtualClock
 from tests.emulators.conftest import Client, Product
-from tests.emulators.server import Platforms
-from tests.emulators.wechat import UNAVAILABLE
+from tests.emulators.server import START, Platforms
+from tests.emulators.wechat import UNAVAILABLE, Rules, WeChat
 
 pytestmark = pytest.mark.anyio
 
@@ -438,5 +439,62 @@ async def test_a_mass_send_wants_two_and_gives_each_four_a_month(
 
     assert await send([WANG], "a") == 40130
     codes = [await send([WANG, LI], f"m{number}") for number in range(5)]
+    await platforms.clock.advance(0)
     assert (codes, await send([WANG, LI], "m0")) == ([0] * 5, 45065)
     assert wechat.heard(WANG) == ["中秋"] * 4
+
+
+async def test_a_protected_mass_send_waits_for_a_tap_and_fails_after_half_an_hour(
+    product: Product,
+) -> None:
+    clock = VirtualClock(START)
+    rules = Rules(mass_protected=True)
+    wechat = WeChat(clock, callback_url=f"{product.url}/callback/wechat", rules=rules)
+    async with Platforms(clock, wechat=wechat) as platforms, aiohttp.ClientSession() as session:
+        client = Client(session, platforms)
+        await wechat.follow(WANG).done()
+        token = (await client.stable_token())["access_token"]
+
+        async def send_all(text: str) -> int:
+            body = {"filter": {"is_to_all": True}, "msgtype": "text", "text": {"content": text}}
+            return int((await client.mp("message/mass/sendall", body, token))["msg_id"])
+
+        late, tapped = await send_all("端午"), await send_all("中秋")
+        wechat.approve_mass(tapped)
+        await clock.advance(minutes=31)
+        await product.count(3)
+        states = [
+            (await client.mp("message/mass/get", {"msg_id": job}, token))["msg_status"]
+            for job in (late, tapped)
+        ]
+    assert states == ["SEND_FAIL", "SEND_SUCCESS"]
+    assert wechat.heard(WANG) == ["中秋"]
+
+
+async def test_a_temporary_code_expires_and_a_long_scene_is_refused(
+    platforms: Platforms, client: Client
+) -> None:
+    token = (await client.stable_token())["access_token"]
+
+    async def create(scene: str) -> dict[str, object]:
+        info = {"scene": {"scene_str": scene}}
+        body = {"action_name": "QR_STR_SCENE", "action_info": info, "expire_seconds": 600}
+        return await client.mp("qrcode/create", body, token)
+
+    ticket = str((await create("群" * 64))["ticket"])
+    assert platforms.wechat.scan_ticket(WANG, ticket).fields["EventKey"] == "qrscene_" + "群" * 64
+    await platforms.clock.advance(600)
+    with pytest.raises(ValueError, match="过期"):
+        platforms.wechat.scan_ticket(WANG, ticket)
+    assert (await create("群" * 65))["errcode"] == 47001
+
+
+async def test_a_preview_reaches_one_member_and_no_quota(
+    platforms: Platforms, client: Client
+) -> None:
+    platforms.wechat.follow(WANG)
+    token = (await client.stable_token())["access_token"]
+    body = {"touser": WANG, "msgtype": "text", "text": {"content": "样稿"}}
+    assert (await client.mp("message/mass/preview", body, token))["errcode"] == 0
+    assert platforms.wechat.heard(WANG) == ["样稿"]
+    assert not platforms.wechat.members[WANG].mass_received

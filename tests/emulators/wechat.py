@@ -13,6 +13,7 @@ import base64
 import hashlib
 import hmac
 import itertools
+import math
 import secrets
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping
@@ -97,6 +98,10 @@ class Rules:
     mass_per_minute: int = 60
     mass_per_month: int = 4
     mass_delay: float = 5  # until MASSSENDJOBFINISH [from memory]
+    mass_protected: bool = False  # the console's API 群发保护
+    approval_life: float = 1800
+    refused_status: str = "err(10001)"  # [from memory]
+    previews_per_day: int = 100  # [from memory]
     template_delay: float = 1  # until TEMPLATESENDJOBFINISH [from memory]
     resigned_per_try: bool = True  # [from memory]
 
@@ -285,6 +290,9 @@ class WeChat:
         self._minutes: dict[str, list[float]] = defaultdict(list)
         self._media: dict[str, float] = {}
         self._jobs: dict[str, int] = {}
+        self._job_status: dict[int, str] = {}
+        self._approvals: dict[int, asyncio.Event] = {}
+        self._codes: dict[str, tuple[str, float]] = {}
         self._numbers = itertools.count(24_000_000_000_000_001)
         self._crypto = PrpCrypto(base64.b64decode(self.account.aes_key + "="))
         self._repeats = 0
@@ -328,6 +336,14 @@ class WeChat:
             return self.follow(openid, scene)
         self._open(member, TAP)
         return self._event(member, "SCAN", {"EventKey": scene, "Ticket": f"ticket-{scene}"})
+
+    @control
+    def scan_ticket(self, openid: str, ticket: str) -> Push:
+        """Scan a code that `qrcode/create` made; an expired one does nothing (fact 30)."""
+        scene, until = self._codes[ticket]
+        if self.clock.timestamp() >= until:
+            raise ValueError("二维码已过期")
+        return self.scan(openid, scene)
 
     @control
     def say(self, openid: str, text: str, menu_id: str = "") -> Push:
@@ -433,6 +449,11 @@ class WeChat:
     @control
     def allow_ip(self, allowed: bool) -> None:
         self.ip_allowed = allowed
+
+    @control
+    def approve_mass(self, job: int) -> None:
+        """The administrator taps 同意 on the phone."""
+        self._approvals.pop(job).set()
 
     @control
     def repeat_next(self, times: int = 1) -> None:
@@ -708,6 +729,8 @@ class WeChat:
             "cgi-bin/message/template/send": self._template_send,
             "cgi-bin/message/subscribe/bizsend": self._bizsend,
             "cgi-bin/message/mass/send": self._mass_send,
+            "cgi-bin/message/mass/sendall": self._mass_send_all,
+            "cgi-bin/message/mass/preview": self._mass_preview,
             "cgi-bin/message/mass/get": self._mass_get,
             "cgi-bin/user/info": self._user_info,
             "cgi-bin/media/upload": self._media_upload,
@@ -845,9 +868,14 @@ class WeChat:
         scene = given["action_info"]["scene"]["scene_str"]
         if not 1 <= len(scene) <= 64:  # fact 30
             raise Refused(47001)
-        answer: dict[str, Any] = {"ticket": f"ticket-{scene}", "url": f"http://127.0.0.1/q/{scene}"}
+        ticket = f"ticket-{next(self._numbers)}"
+        answer: dict[str, Any] = {"ticket": ticket, "url": f"http://127.0.0.1/q/{ticket}"}
+        until = math.inf
         if given["action_name"] == "QR_STR_SCENE":
-            answer["expire_seconds"] = min(int(given.get("expire_seconds", 60)), 2_592_000)
+            seconds = min(int(given.get("expire_seconds", 60)), 2_592_000)
+            answer["expire_seconds"] = seconds
+            until = self.clock.timestamp() + seconds
+        self._codes[ticket] = (scene, until)
         return answer
 
     # Notices and mass sends ----------------------------------------------------------------------
@@ -892,16 +920,52 @@ class WeChat:
         people = given["touser"]
         if not isinstance(people, list) or not 2 <= len(people) <= 10_000:
             raise Refused(40130)
+        return self._mass(given, people, protected=False)
+
+    async def _mass_send_all(self, request: web.Request) -> dict[str, Any]:
+        """To everybody; with protection on it waits for an administrator's tap (fact 19)."""
+        given = await request.json()
+        self._limit("cgi-bin/message/mass/sendall", 100, self.rules.mass_per_minute)
+        if given["filter"].get("is_to_all") is not True:
+            raise ValueError("tags are not emulated")
+        people = [member.openid for member in self.members.values() if member.following]
+        return self._mass(given, people, protected=self.rules.mass_protected)
+
+    def _mass(self, given: dict[str, Any], people: list[str], *, protected: bool) -> dict[str, Any]:
         key = given.get("clientmsgid")
         if key is not None and key in self._jobs:
             raise Refused(45065)
+        _, shown = self._check_content(given)
         job = next(self._numbers)
         if key is not None:
             self._jobs[key] = job
-        _, shown = self._check_content(given)
-        counts = self._mass_deliver(people, shown)
-        self._start(self._mass_finish(job, counts))
+        approval = asyncio.Event()
+        if protected:
+            self._approvals[job] = approval
+        else:
+            approval.set()
+        self._start(self._mass_run(job, people, shown, approval))
         return {"errcode": 0, "errmsg": "send job submission success", "msg_id": job}
+
+    async def _mass_run(
+        self, job: int, people: list[str], shown: str, approval: asyncio.Event
+    ) -> None:
+        self._job_status[job] = "SENDING"
+        tap = asyncio.ensure_future(approval.wait())
+        late = asyncio.ensure_future(self.clock.wait(self.rules.approval_life))
+        await asyncio.wait({tap, late}, return_when=asyncio.FIRST_COMPLETED)
+        tap.cancel()
+        late.cancel()
+        if approval.is_set():
+            counts = self._mass_deliver(people, shown)
+            status, self._job_status[job] = "send success", "SEND_SUCCESS"
+        else:
+            counts = self._mass_deliver([], shown)
+            status, self._job_status[job] = self.rules.refused_status, "SEND_FAIL"
+        await self.clock.wait(self.rules.mass_delay)
+        told = {"MsgID": str(job), "Status": status, **{k: str(n) for k, n in counts.items()}}
+        event = {"MsgType": "event", "Event": "MASSSENDJOBFINISH", **told}
+        self._push(next(iter(self.members)), event)
 
     def _mass_deliver(self, people: list[str], shown: str) -> dict[str, int]:
         month = _day(self.clock)[:7]
@@ -919,17 +983,18 @@ class WeChat:
             self._note(member, "account", "mass", shown)
         return counts
 
-    async def _mass_finish(self, job: int, counts: dict[str, int]) -> None:
-        await self.clock.wait(self.rules.mass_delay)
-        fields = {"MsgID": str(job), "Status": "send success"}
-        counted = {name: str(value) for name, value in counts.items()}
-        event = {"MsgType": "event", "Event": "MASSSENDJOBFINISH", **fields, **counted}
-        sender = next(iter(self.members))
-        self._push(sender, event)
-
     async def _mass_get(self, request: web.Request) -> dict[str, Any]:
         given = await request.json()
-        return {"msg_id": given["msg_id"], "msg_status": "SEND_SUCCESS"}
+        job = int(given["msg_id"])
+        return {"msg_id": job, "msg_status": self._job_status[job]}
+
+    async def _mass_preview(self, request: web.Request) -> dict[str, Any]:
+        given = await request.json()
+        self._limit("cgi-bin/message/mass/preview", self.rules.previews_per_day)
+        member = self._member(given["touser"])
+        _, shown = self._check_content(given)
+        self._note(member, "account", "preview", shown)
+        return {"errcode": 0, "errmsg": "preview success", "msg_id": next(self._numbers)}
 
 
 def _values(data: Mapping[str, Mapping[str, str]]) -> str:
