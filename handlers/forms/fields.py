@@ -60,7 +60,7 @@ def parse_money(text: str) -> int | Miss:
         return Miss("外币请按当时汇率折算成人民币再报，单位万元，如「3500万」；这里不代为换汇。")
     # 8000w is how phones write 8000万.
     plain = re.sub(r"(?<=\d)[wW]", "万", _ABOUT.sub("", plain)).removesuffix("整")
-    if re.match(r"[-－—负]", plain):  # noqa: RUF001 people type these dashes
+    if re.match(r"[-－—负]", plain):
         return Miss(f"金额不能是负数，请重新发，如{_MONEY_EXAMPLE}。")
     yuan = _yuan(plain)
     if yuan is None:
