@@ -208,10 +208,12 @@ class Worker(SQLModel, table=True):
 
 
 def _in_state(*states: State) -> Any:
-    return text("state IN (" + ", ".join(f"'{state}'" for state in states) + ")")
+    # Written out, not bound: only then can the partial indexes be used.
+    return text("outbox.state IN (" + ", ".join(f"'{state}'" for state in states) + ")")
 
 
-def _partial(name: str, *columns: Any, where: Any) -> Index:
+def _partial(name: str, *columns: Any, states: "tuple[State, ...]") -> Index:
+    where = text("state IN (" + ", ".join(f"'{state}'" for state in states) + ")")
     return Index(name, *columns, sqlite_where=where, postgresql_where=where)
 
 
@@ -220,12 +222,19 @@ _partial(
     col(Outbox.lane),
     col(Outbox.not_before),
     col(Outbox.id),
-    where=_in_state(State.QUEUED),
+    states=(State.QUEUED,),
 )
 # Led by the address: led by the lane it becomes a scan over everything in flight.
-_partial("ix_outbox_flight", col(Outbox.address), where=_in_state(State.LEASED, State.SENDING))
-_partial("ix_outbox_deferred", col(Outbox.address), where=_in_state(State.DEFERRED))
-_partial("ix_outbox_person", col(Outbox.person_id), where=_in_state(*WAITING))
+_partial(
+    "ix_outbox_flight",
+    col(Outbox.address),
+    states=(
+        State.LEASED,
+        State.SENDING,
+    ),
+)
+_partial("ix_outbox_deferred", col(Outbox.address), states=(State.DEFERRED,))
+_partial("ix_outbox_person", col(Outbox.person_id), states=(*WAITING,))
 Index("ix_outbox_campaign", col(Outbox.campaign_id), col(Outbox.state))
 
 TABLE: Any = Outbox.__table__  # type: ignore[attr-defined]  # SQLModel sets it
@@ -328,15 +337,25 @@ _CLAIM_SQLITE = _claim(_READY)
 _CLAIM_POSTGRESQL = _claim(_READY.with_for_update(skip_locked=True))
 
 
-def ready_lanes(connection: Connection) -> list[str]:
-    """Lanes that may send now, most urgent first."""
-    now = database_millis(connection)
-    rows = connection.execute(
-        core_select(LANES.c.key)
-        .where(LANES.c.blocked_until <= now, not_(LANES.c.paused))
-        .order_by(LANES.c.priority, LANES.c.key)
+_DUE_LANES = (
+    core_select(LANES.c.key)
+    .where(
+        LANES.c.blocked_until <= bindparam("clock"),
+        not_(LANES.c.paused),
+        exists().where(
+            TABLE.c.lane == LANES.c.key,
+            _in_state(State.QUEUED),
+            TABLE.c.not_before <= bindparam("now", type_=UtcDateTime),
+        ),
     )
-    return [row.key for row in rows]
+    .order_by(LANES.c.priority, LANES.c.key)
+)
+
+
+def due_lanes(connection: Connection, now: datetime) -> list[str]:
+    """Lanes that may send now and have something due, most urgent first."""
+    clock = database_millis(connection)
+    return [row.key for row in connection.execute(_DUE_LANES, {"clock": clock, "now": now})]
 
 
 def claim(

@@ -7,11 +7,13 @@ from storage import (
     audit,
     campaigns,
     dialogs,
+    events,
     jobs,
     mailbox,
     organisation,
     people,
     profiles,
+    reports,
     sequences,
 )
 
@@ -20,11 +22,13 @@ MODULES = (
     audit,
     campaigns,
     dialogs,
+    events,
     jobs,
     mailbox,
     organisation,
     people,
     profiles,
+    reports,
     sequences,
 )
 METADATA = SQLModel.metadata
