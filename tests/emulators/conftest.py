@@ -90,11 +90,6 @@ class Client:
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def platforms(anyio_backend: str) -> AsyncIterator[Platforms]:
     async with Platforms() as running:
         yield running
