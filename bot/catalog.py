@@ -18,7 +18,9 @@ from bot.commands import (
     CliWord,
     Command,
     Content,
+    Declaration,
     Declared,
+    DemoData,
     Exporter,
     Greeting,
     Importer,
@@ -47,6 +49,7 @@ KINDS: tuple[type, ...] = (
     JobKind,
     Approvable,
     Greeting,
+    DemoData,
 )
 T = TypeVar("T")
 
@@ -129,7 +132,8 @@ class Catalog:
             yield Declared("command", command.word, command.help, command.source, command)
         for form in self.forms.values():
             yield Declared("form", form.name, form.label, source_of(form), form)
-        for kind in KINDS[1:]:
+        own = [kind for kind in self.values if issubclass(kind, Declaration)]
+        for kind in (*KINDS[1:], *own):
             for value in self.of(kind):
                 name = next(
                     (
@@ -164,12 +168,15 @@ def collect(packages: Sequence[str] = PACKAGES) -> Catalog:
                         raise ConfigError(f"two forms are called {value.name}")
                     forms[value.name] = value
                 continue
-            if isinstance(value, KINDS):
-                found = values.setdefault(type(value), [])
-                if not any(known is value for known in found):
-                    found.append(value)
-                    sources[id(value)] = _line(module, name)
-            elif name == "POLICY":
+            declared = [each for each in _each(value) if isinstance(each, (*KINDS, Declaration))]
+            for each in declared:
+                found = values.setdefault(type(each), [])
+                if not any(known is each for known in found):
+                    found.append(each)
+                    sources[id(each)] = _line(module, name)
+            if declared:
+                continue
+            if name == "POLICY":
                 policies.append(value)
             elif name == "PLACES":
                 loaders.append(value)
@@ -178,6 +185,11 @@ def collect(packages: Sequence[str] = PACKAGES) -> Catalog:
     if len(policies) != 1 or len(loaders) != 1:
         raise ConfigError("exactly one access policy and one place loader must be declared")
     return Catalog(values, forms, policies[0], loaders[0], sources)
+
+
+def _each(value: object) -> Sequence[object]:
+    """A value, or what a tuple of declarations holds."""
+    return value if isinstance(value, tuple) and not hasattr(value, "_fields") else (value,)
 
 
 def _distinct(values: Iterable[Any]) -> list[Any]:

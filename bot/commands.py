@@ -231,11 +231,54 @@ class Approvable:
 
 
 @dataclass(frozen=True)
+class Declaration:
+    """A value of a kind that `bot` does not know, declared by one module for others to find.
+
+    Subclass it with fields `name`, `label` and `source`. The catalog finds such values, and tuples
+    of them, by their type: that is how handlers see what schedules above them declare.
+    """
+
+
+@dataclass(frozen=True)
 class Greeting:
     """What is said without any command: to a follower, in an empty state, to unknown words."""
 
     event: Callable[[Context], Reply]
     unknown: Callable[[Context, str | None], Reply]
+
+
+@dataclass(frozen=True)
+class DemoPhone:
+    """Somebody whose phone the demo page shows. Those with the same `phone` share one by a switch.
+
+    `group`: the phone looks into the group, where `user` speaks among others. `tries`: words to
+    tap. `opening`: the bubbles that stand there before anybody spoke, as (who, text); who is ""
+    for the bot itself.
+    """
+
+    phone: str
+    title: str
+    subtitle: str
+    user: str
+    tries: tuple[str, ...] = ()
+    opening: tuple[tuple[str, str], ...] = ()
+    group: bool = False
+
+
+@dataclass(frozen=True)
+class DemoData:
+    """The demo's invented county: who sits before the page, and everybody else.
+
+    `seed(services, session, now)` writes them; `names(session, person_ids)` gives masked names for
+    the outbox; `settings` are those of the place and its office; `bot` is what the bot is called.
+    """
+
+    cast: tuple[DemoPhone, ...]
+    seed: Callable[[Services, Session, Any], None]
+    names: Callable[[Session, Sequence[int]], Mapping[int, str]]
+    settings: Mapping[str, str]
+    bot: str
+    source: str = ""
 
 
 class AccessPolicy(Protocol):
