@@ -35,6 +35,7 @@ from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlmodel import Field, SQLModel, col
 
+from storage.campaigns import Campaign, CampaignState
 from storage.columns import EncryptedText, UtcDateTime, personal
 from storage.people import ALL_TOPICS, ConsentNow, Contact, Unsubscription
 
@@ -309,7 +310,7 @@ _FLIGHT = TABLE.alias("flight")
 _READY = (
     core_select(TABLE.c.id)
     .where(
-        TABLE.c.lane == bindparam("lane"),
+        TABLE.c.lane == bindparam("of_lane"),
         _in_state(State.QUEUED),
         TABLE.c.not_before <= bindparam("now", type_=UtcDateTime),
         not_(
@@ -377,7 +378,7 @@ def claim(
         return []
     statement = _CLAIM_SQLITE if connection.dialect.name == "sqlite" else _CLAIM_POSTGRESQL
     rows = connection.execute(
-        statement, {"lane": lane, "now": now, "free": free, "worker": worker}
+        statement, {"of_lane": lane, "now": now, "free": free, "worker": worker}
     ).all()
     if gauge.gap_ms and rows:
         connection.execute(
@@ -487,7 +488,7 @@ _ACK = (
     .where(
         TABLE.c.id == bindparam("row"),
         TABLE.c.owner == bindparam("worker"),
-        TABLE.c.state.in_([State.SENDING, State.UNKNOWN]),
+        _in_state(State.SENDING, State.UNKNOWN),
     )
     .values(
         state=bindparam("new_state"),
@@ -521,6 +522,35 @@ def acknowledge(connection: Connection, worker: str, outcomes: Iterable[Outcome]
     ]
     if rows:
         connection.execute(_ACK, rows)
+    again = [row["row"] for row in rows if row["new_state"] in (State.QUEUED, State.DEFERRED)]
+    if again:
+        connection.execute(_STOPPED_MEANWHILE, {"again": again})
+
+
+_PAUSED = col(Campaign.state) == CampaignState.PAUSED
+_STOPPED = core_select(col(Campaign.id)).where(
+    col(Campaign.state).in_([CampaignState.PAUSED, CampaignState.CANCELLED])
+)
+# A call that was under way when its campaign was paused or cancelled must not be tried again.
+_STOPPED_MEANWHILE = (
+    update(TABLE)
+    .where(
+        TABLE.c.id.in_(bindparam("again", expanding=True)),
+        TABLE.c.state.in_([State.QUEUED, State.DEFERRED]),
+        TABLE.c.campaign_id.in_(_STOPPED),
+    )
+    .values(
+        state=case(
+            (
+                TABLE.c.campaign_id.in_(
+                    _STOPPED.where(col(Campaign.state) == CampaignState.PAUSED)
+                ),
+                State.HELD,
+            ),
+            else_=State.CANCELLED,
+        ),
+    )
+)
 
 
 def fail_leased(connection: Connection, worker: str, ids: Sequence[int], reason: str) -> None:
@@ -603,7 +633,9 @@ def ensure_lane(
 
 def hold(connection: Connection, campaign_id: int) -> int:
     """Pause a campaign: no send of it starts after this commits."""
-    return _move(connection, campaign_id, (State.QUEUED, State.LEASED), State.HELD)
+    # Deferred rows too: else somebody who writes during the pause would get theirs.
+    origins = (State.QUEUED, State.DEFERRED, State.LEASED)
+    return _move(connection, campaign_id, origins, State.HELD)
 
 
 def resume(connection: Connection, campaign_id: int) -> int:
@@ -670,6 +702,45 @@ def progress(connection: Connection, campaign_id: int) -> dict[tuple[State, str]
         .group_by(TABLE.c.state, TABLE.c.reason)
     )
     return {(State(state), reason): count for state, reason, count in rows}
+
+
+def unfinished(connection: Connection, campaign_id: int) -> bool:
+    """Is anything of a campaign still to leave, or on its way?"""
+    query = core_select(TABLE.c.id).where(
+        TABLE.c.campaign_id == campaign_id, TABLE.c.state.in_(OPEN)
+    )
+    return connection.execute(query.limit(1)).first() is not None
+
+
+def ahead(connection: Connection, campaign_id: int) -> dict[str, int]:
+    """How many rows of a campaign have yet to leave, by lane."""
+    rows = connection.execute(
+        core_select(TABLE.c.lane, func.count())
+        .where(
+            TABLE.c.campaign_id == campaign_id,
+            TABLE.c.state.in_([State.QUEUED, State.LEASED, State.SENDING]),
+        )
+        .group_by(TABLE.c.lane)
+    )
+    return {lane: count for lane, count in rows}
+
+
+def people_in(campaign_id: int, states: Sequence[State]) -> Any:
+    """A SELECT of the person ids of a campaign's rows in these states."""
+    return core_select(TABLE.c.person_id).where(
+        TABLE.c.campaign_id == campaign_id, TABLE.c.state.in_(states)
+    )
+
+
+def latest_campaign_of(connection: Connection, person_id: int) -> int | None:
+    """The campaign whose message to a person left last."""
+    return connection.execute(
+        core_select(TABLE.c.campaign_id)
+        .where(TABLE.c.person_id == person_id, TABLE.c.campaign_id.is_not(None))
+        .where(TABLE.c.sent_at.is_not(None))
+        .order_by(TABLE.c.sent_at.desc())
+        .limit(1)
+    ).scalar_one_or_none()
 
 
 def expire_overdue(connection: Connection, now: datetime) -> int:
