@@ -72,10 +72,11 @@ def void(session: Session, kind: str, object: str) -> None:
         select(Approval).where(
             Approval.kind == kind,
             Approval.object == object,
-            col(Approval.state).in_([ApprovalState.OPEN, ApprovalState.GRANTED]),
+            col(Approval.number).not_like("%#%"),
         )
-    ):
-        older.state = ApprovalState.VOID
+    ).all():
+        if older.state in (ApprovalState.OPEN, ApprovalState.GRANTED):
+            older.state = ApprovalState.VOID
         # The number is free again for the next request for the same thing.
         older.number = f"{older.number}#{older.id}"
         session.add(older)
