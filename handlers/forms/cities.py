@@ -108,6 +108,14 @@ def find_city(text: str) -> tuple[City, str] | None:
     return None
 
 
+def find_province(text: str) -> tuple[str, str] | None:
+    """Return the province a text begins with (short, as stored) and what follows it, or None."""
+    for name in _gazetteer().provinces:
+        if text.startswith(name):
+            return name, re.sub(f"^{_PROVINCE_END}", "", text[len(name) :])
+    return None
+
+
 def _is_listed(city: City) -> bool:
     return city.country in (CHINA, city.city) or city.city in _gazetteer().foreign
 
