@@ -188,7 +188,8 @@ class ReportedFunds(SQLModel, table=True):
 class Recognition(SQLModel, table=True):
     """What a coordinator recognised of a project's month; the newest confirmed one counts.
 
-    From the place's threshold on a second person must agree (`state` is `submitted` until then).
+    From the place's threshold on a second person must agree (`state` is `submitted` until then);
+    `request` is the object of that approval, the same for amounts asked for together.
     """
 
     id: int | None = Field(default=None, primary_key=True)
@@ -201,6 +202,7 @@ class Recognition(SQLModel, table=True):
     state: str = Field(default=ChangeState.PROPOSED, index=True)
     entered_by: int = Field(foreign_key="person.id")
     entered_at: datetime = Field(sa_type=UtcDateTime)
+    request: str = Field(default="", index=True)
 
 
 class ReportReceipt(SQLModel, table=True):
@@ -245,6 +247,7 @@ class Snooze(SQLModel, table=True):
 
     team_id: int = Field(foreign_key="field_team.id", primary_key=True)
     day: date = Field(primary_key=True)
+    said_at: datetime = Field(sa_type=UtcDateTime)
     until: datetime = Field(sa_type=UtcDateTime)
 
 
