@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -124,7 +125,13 @@ class Catalog:
                 for word in spoken[:count]:
                     rest = rest.lstrip()[len(word) :]
                 return Match(found, rest.strip())
-        return None
+        return self._with_code(text)
+
+    def _with_code(self, text: str) -> Match | None:
+        """A command with its code set right behind it, as in 「同意3fa9」."""
+        run = re.fullmatch(r"([\u4e00-\u9fff]+)([0-9A-Za-z].*)", text, re.DOTALL)
+        found = self.words.get(run[1]) if run else None
+        return Match(found, run[2]) if run and found and found.needs_argument else None
 
     def declared(self) -> Iterator[Declared]:
         """Everything, for `hongyan catalog`."""

@@ -180,8 +180,19 @@ class Context:
         self.drafts[form.name] = step.draft
         self.open_form = form.name
         if parked and parked != form.name and parked in self.drafts:
-            label = self.services.catalog.form(parked).label
-            return step.reply.ending(f"（{label}已存草稿，随时回「继续」接着填。）")
+            left = self.services.catalog.form(parked)
+            if left.passing:
+                del self.drafts[parked]
+            else:
+                return step.reply.ending(f"（{left.label}已存草稿，随时回「继续」接着填。）")
+        return step.reply
+
+    def resume(self, form: type[Form], before: str = "") -> Reply:
+        """Go on with a form in progress: its last question again."""
+        step = Dialog.resume(form, self.drafts[form.name], self.today).again(before)
+        assert step.draft is not None, "a draft that was asked something asks it again"
+        self.drafts[form.name] = step.draft
+        self.open_form = form.name
         return step.reply
 
     def discard(self, form: type[Form]) -> None:

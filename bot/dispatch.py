@@ -486,18 +486,21 @@ class Dispatcher:
             return self._no_form(context, text, said)
         if form is DidYouMean:
             return self._did_you_mean(context, said)
-        if context.inbound.kind is Kind.TEXT:
+        if context.inbound.kind in (Kind.TEXT, Kind.PRESS):
             found = self._command_in_form(said, form, context)
             if found is not None:
                 return self._beside(context, found)
         step = self._dialog(context, form).hear(text, context.inbound.kind)
+        if step.missed and form.passing:
+            context.discard(form)
+            return self._no_form(context, text, said)
         reply = self._apply(context, form, step)
         return self._with_aside(context, step.aside, reply)
 
     def _command_in_form(self, said: str, form: type[Form], context: Context) -> Match | None:
         """A command said while a form is open; reserved words and corrections are the form's."""
         word = reserved(said)
-        if word is not None and word is not Reserved.HUMAN:
+        if (word is not None and word is not Reserved.HUMAN) or form.claims(said):
             return None
         found = self.catalog.match(said)
         if found is None or not self._present(found.command):
@@ -506,7 +509,10 @@ class Dispatcher:
             return None
         if found.argument and not found.command.wins and context.drafts[form.name].asked:
             # 「政策 用地」 may be an answer; only a bare command is certainly one.
-            return found if found.command.reads or found.command.roles else None
+            certain = found.command.reads or (
+                found.command.roles and self.catalog.policy.may(context.roles, found.command)
+            )
+            return found if certain else None
         return found
 
     def _beside(self, context: Context, found: Match) -> Reply:
@@ -514,6 +520,8 @@ class Dispatcher:
         form = context.open_form
         reply = self._run_command(context, found)
         if found.command.reads and context.open_form == form and form is not None:
+            if self._form(form).passing:
+                return reply
             again = self._dialog(context, self._form(form)).again("咱们接着——")
             return reply + again.reply
         return reply

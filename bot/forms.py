@@ -61,7 +61,9 @@ class Ask:
     other answers and so refuse what contradicts them. `show` is the value as people read it,
     `echo` what is said back at once. `options` are labels of buttons; pressing the n-th says n.
     `rows` names a sub-form: asked once for each key of `each`, or, without `each`, as often as
-    `more` is answered. `bulk` may read several rows from one message.
+    `more` is answered. `bulk` may read several rows from one message. `follows` names questions
+    whose change makes this answer void. `verbatim`: a button says its label, not its number, for
+    answers that count only word for word.
     """
 
     label: str
@@ -81,6 +83,8 @@ class Ask:
     each: Callable[[Asking], Sequence[str]] | None = None
     more: Words = "还有吗？「没有」继续。"
     bulk: Callable[[str, Asking], "dict[str, Answers] | Miss | None"] | None = None
+    follows: tuple[str, ...] = ()
+    verbatim: bool = False
 
     def labels(self, asking: Asking) -> tuple[str, ...]:
         """The buttons of this question."""
@@ -126,20 +130,22 @@ class DraftState:
 class Step:
     """What one message did to a form. `draft` None: the form is over; `done`: and was finished.
 
-    `aside` is what was said besides the answer.
+    `aside` is what was said besides the answer. `missed`: it did not answer the question.
     """
 
     reply: Reply
     draft: DraftState | None
     done: "Form | None" = None
     aside: str = ""
+    missed: bool = False
 
 
 class Form(BaseModel):
     """A dialog. Subclass with `name=` and `label=`; override what differs.
 
     `finish` is the only word that ends the review, None for forms without one. `expires` is how
-    long a draft lives. `needs` is what an unfinished form is called when it is parked.
+    long a draft lives. `passing`: an offer by the way, forgotten as soon as people talk of
+    something else, never parked.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -149,6 +155,7 @@ class Form(BaseModel):
     finish: ClassVar[str | None] = "确认"
     expires: ClassVar[timedelta] = timedelta(days=7)
     confirm_extracted: ClassVar[bool] = False
+    passing: ClassVar[bool] = False
 
     def __init_subclass__(cls, name: str = "", label: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -172,6 +179,16 @@ class Form(BaseModel):
     def stop(cls, asking: Asking) -> Reply | None:
         """A reply that ends the form here and forgets it, or None to go on."""
         return None
+
+    @classmethod
+    def claims(cls, text: str) -> bool:
+        """Is this an answer here, though it reads like a command?"""
+        return False
+
+    @classmethod
+    def cancelled(cls, asking: Asking) -> str:
+        """What is said to 取消."""
+        return f"已取消{cls.label}，刚才填的没有保存。"
 
     @classmethod
     def remarks(cls, asking: Asking) -> Sequence[str]:
@@ -387,7 +404,7 @@ class Dialog:
     def _ask(self, question: Question, before: str) -> Step:
         text = self._prompt(question)
         choices = tuple(
-            Choice(label, f"{question.path}={number}")
+            Choice(label, label if question.ask.verbatim else f"{question.path}={number}")
             for number, label in enumerate(question.ask.labels(question.asking), 1)
         )
         joined = f"{before}\n{text}" if before else text
@@ -493,7 +510,7 @@ class Dialog:
 
     def _reserved(self, word: Reserved, question: Question | None) -> Step:
         if word is Reserved.CANCEL:
-            return Step(say(f"已取消{self.form.label}，刚才填的没有保存。"), None)
+            return Step(say(self.form.cancelled(self.asking)), None)
         if word is Reserved.BACK:
             return self._back()
         if word is Reserved.HELP:
@@ -520,12 +537,21 @@ class Dialog:
         return replace(step, reply=_prefixed("好的，回到上一题。", step.reply))
 
     def _set(self, values: Mapping[str, Any], before: str = "", aside: str = "") -> Step:
-        answers = self.state.answers
+        answers = self._without_followers(values)
         for path, value in values.items():
             answers = put(answers, path, value)
         dialog = replace(self, state=replace(self.state, answers=answers, pending={}))
         step = dialog.next_step(before)
         return replace(step, aside=aside)
+
+    def _without_followers(self, values: Mapping[str, Any]) -> Answers:
+        """The answers without those that a change of `values` makes void."""
+        answers = self.state.answers
+        changed = {name for name, value in values.items() if answers.get(name) != value}
+        for name, ask in self.form.asks().items():
+            if changed.intersection(ask.follows):
+                answers = take(answers, name)
+        return answers
 
     # - corrections: 改 3 · 修改 走访 19 · 城市 苏州 -
 
@@ -647,7 +673,7 @@ class Dialog:
         return self._set({question.path: value}, self._echo(question, value), aside)
 
     def _missed(self, text: str) -> Step:
-        return Step(say(text), self.state)
+        return Step(say(text), self.state, missed=True)
 
     def _parse(self, question: Question, text: str) -> tuple[Any, str]:
         value = question.ask.parse(text, question.asking)
