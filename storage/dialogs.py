@@ -13,6 +13,8 @@ class Draft(SQLModel, table=True):
     At most one draft of a person is open; opening another form parks it.
     """
 
+    __table_args__ = {"info": {"erase": "delete"}}
+
     person_id: int = Field(foreign_key="person.id", primary_key=True)
     form: str = Field(primary_key=True)
     parked: bool = False

@@ -35,6 +35,7 @@ class TeamMember(SQLModel, table=True):
     """A line of a team's roster; `person_id` once they have taken their code."""
 
     __tablename__ = "team_member"
+    __table_args__ = {"info": {"erase": "keep"}}
 
     id: int | None = Field(default=None, primary_key=True)
     team_id: int = Field(foreign_key="field_team.id", index=True)

@@ -36,6 +36,8 @@ class Contact(SQLModel, table=True):
     `last_seen_at` orders a person's addresses: the last used one is tried first.
     """
 
+    __table_args__ = {"info": {"erase": "delete"}}
+
     id: int | None = Field(default=None, primary_key=True)
     person_id: int = Field(foreign_key="person.id", index=True)
     channel: str
@@ -97,10 +99,10 @@ class ConsentNow(SQLModel, table=True):
 
 
 class Unsubscription(SQLModel, table=True):
-    """A topic a person does not want; `*` is all of them. No row means the topic's default."""
+    """A topic a person does not want; `*` is all of them. No row means that it is wanted."""
 
     person_id: int = Field(foreign_key="person.id", primary_key=True)
-    topic: str = Field(primary_key=True)
+    topic: str = Field(primary_key=True, sa_column_kwargs=personal("照您的意思停发", "退订的主题"))
     at: datetime = Field(sa_type=UtcDateTime)
 
 

@@ -1,10 +1,11 @@
 """The member profile: what a person told us about themselves, with consent."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
-from sqlmodel import Field, Session, SQLModel, col, select
+from sqlmodel import Field, Session, SQLModel, col, delete, select
 
-from storage.columns import EncryptedText, UtcDateTime, personal
+from storage.columns import EncryptedText, KeyRing, UtcDateTime, personal
 
 KEEP_IN_TOUCH = "建立鸿雁档案、寄送节日问候和活动邀请"
 RECEIVE = "活动接待和项目对接"
@@ -18,6 +19,7 @@ class MemberProfile(SQLModel, table=True):
     """
 
     __tablename__ = "member_profile"
+    __table_args__ = {"info": {"erase": "delete"}}
 
     person_id: int = Field(foreign_key="person.id", primary_key=True)
     number: str = Field(unique=True, sa_column_kwargs=personal(KEEP_IN_TOUCH, "档案号"))
@@ -68,6 +70,7 @@ class ProfileChange(SQLModel, table=True):
     """What a field held before it was corrected; sealed."""
 
     __tablename__ = "profile_change"
+    __table_args__ = {"info": {"erase": "delete"}}
 
     id: int | None = Field(default=None, primary_key=True)
     person_id: int = Field(foreign_key="person.id", index=True)
@@ -76,6 +79,18 @@ class ProfileChange(SQLModel, table=True):
         default=None, sa_type=EncryptedText, sa_column_kwargs=personal("更正留痕", "更正前的值")
     )
     at: datetime = Field(sa_type=UtcDateTime)
+
+
+def phone_digests(keys: KeyRing, number: str) -> tuple[str, str]:
+    """Keyed digests of a telephone number and of its last four digits, to find its bearer by."""
+    return keys.digest(number), keys.digest(number[-4:])
+
+
+def keep_phone(profile: MemberProfile, number: str | None, keys: KeyRing) -> None:
+    """Set or clear a member's telephone and the digests it is found by."""
+    profile.phone = number
+    digests = phone_digests(keys, number) if number else (None, None)
+    profile.phone_digest, profile.phone_tail_digest = digests
 
 
 def categories_of(session: Session, person_id: int) -> list[str]:
@@ -87,3 +102,11 @@ def categories_of(session: Session, person_id: int) -> list[str]:
             .order_by(col(MemberCategory.position))
         )
     )
+
+
+def keep_categories(session: Session, person_id: int, categories: Sequence[str]) -> None:
+    """Replace a member's categories, in the order they said them."""
+    session.exec(delete(MemberCategory).where(col(MemberCategory.person_id) == person_id))
+    for position, category in enumerate(categories):
+        session.add(MemberCategory(category=category, person_id=person_id, position=position))
+    session.flush()
