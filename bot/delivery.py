@@ -1,18 +1,20 @@
 """Outbox to channels: claim ahead, render, gate, send, acknowledge; nothing else ever sends.
 
 The loop keeps more rows leased than calls in flight, so that calls never wait for the database.
-All database work runs in two threads, one for claims and gates, one for acknowledgements.
+All database work runs in two threads: one claims and renders, one gates and
+acknowledges.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import secrets
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TypeVar
 
@@ -80,14 +82,16 @@ class Delivery:
         self.counters = _Counters()
         self._alone = alone
         self._slots = in_flight
+        self._handful = max(1, in_flight // 4)
         self._chance = chance
         self._awake = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._database = services.database
         self._claims = ThreadPoolExecutor(1, thread_name_prefix="claims")
-        self._acks = ThreadPoolExecutor(1, thread_name_prefix="acks")
+        self._ledger = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._results: list[Outcome] = []
-        self._flushing = asyncio.Lock()
+        self._doubtful: set[int] = set()
+        self._claiming: asyncio.Task[None] | None = None
         self._calls: set[asyncio.Task[None]] = set()
         self._ready: list[_Ready] = []
         self._chains: dict[str, asyncio.Task[None]] = {}
@@ -125,16 +129,24 @@ class Delivery:
         self._loop = asyncio.get_running_loop()
         async with asyncio.timeout(timeout):
             await self._in_claims(self._prepare)
-            while await self._round() or self._calls or self._ready:
-                if self._calls:
-                    await asyncio.wait(self._calls, return_when=asyncio.FIRST_COMPLETED)
-            await self._flush()
+            while True:
+                started = await self._round()
+                if started:
+                    continue
+                if self._claiming is not None:
+                    await self._claiming
+                if not self._busy():
+                    return
+                await self._rest()
+
+    def _busy(self) -> bool:
+        claiming = self._claiming is not None and not self._claiming.done()
+        return bool(self._calls or self._ready or self._results or claiming)
 
     async def _rest(self) -> None:
-        waits = [asyncio.create_task(self._awake.wait())]
-        waits += list(self._calls)
-        await asyncio.wait(waits, timeout=self._nap(), return_when=asyncio.FIRST_COMPLETED)
-        waits[0].cancel()
+        """Wait until something ends, somebody wakes us, or it is time to look again."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._awake.wait(), self._nap())
         self._awake.clear()
 
     def _nap(self) -> float:
@@ -158,28 +170,38 @@ class Delivery:
         assert self._loop is not None
         if self._loop.time() - self._beaten > WORKER_TTL.total_seconds() / 5:
             self._beaten = self._loop.time()
-            await self._in_claims(self._beat)
-        claimed = await self._claim()
-        started = await self._start()
-        return bool(claimed or started)
+            if self._claiming is not None:
+                await asyncio.wait([self._claiming])
+            await self._in_claims(self._beat, [ready.row.id for ready in self._ready])
+        self._claim_soon()
+        return await self._exchange() > 0
 
-    def _beat(self) -> None:
+    def _beat(self, known: Sequence[int]) -> None:
         with self._database.transaction() as connection:
             mailbox.beat(connection, self.worker)
+            mailbox.release_unknown(connection, self.worker, known)
             mailbox.sweep(connection, self.worker, WORKER_TTL, alone=False)
             mailbox.expire_overdue(connection, self.services.clock.now())
 
     # - claiming and rendering -
 
-    async def _claim(self) -> int:
+    def _claim_soon(self) -> None:
+        """Keep leases ahead of the calls; claiming goes on beside gating."""
         free = self._slots * AHEAD - len(self._ready) - len(self._calls)
-        if free < self._slots:
-            return 0
-        ready = await self._in_claims(self._claim_rows, free)
+        if free >= self._slots and (self._claiming is None or self._claiming.done()):
+            self._claiming = asyncio.create_task(self._claim(free))
+
+    async def _claim(self, free: int) -> None:
         assert self._loop is not None
+        try:
+            ready = await self._in_claims(self._claim_rows, free)
+        except Exception as error:  # noqa: BLE001  # the loop outlives a database in trouble
+            log.warning("claim_failed", error=type(error).__name__)
+            return
         now = self._loop.time()
-        self._ready += [_Ready(r.row, r.parts, r.digest, now + r.due) for r in ready]
-        return len(ready)
+        self._ready += [replace(r, due=now + r.due) for r in ready]
+        if ready:
+            self._awake.set()
 
     def _claim_rows(self, free: int) -> list[_Ready]:
         now = self.services.clock.now()
@@ -207,7 +229,7 @@ class Delivery:
         for campaign_id, members in by_campaign.items():
             rendered = self._render_campaign(campaign_id, members)
             for row in members:
-                if row.person_id in rendered:
+                if row.person_id is not None and row.person_id in rendered:
                     replies[row.id] = rendered[row.person_id]
         broken = [row.id for row in rows if row.id not in replies]
         if broken:
@@ -235,29 +257,55 @@ class Delivery:
 
     # - gate and send -
 
-    async def _start(self) -> int:
-        """Gate as many ready rows as there are free calls, and let those through that pass."""
+    async def _exchange(self) -> int:
+        """Write down what came back and gate what may leave, in one transaction.
+
+        Returns how many calls were started. The rows between gate and acknowledgement never exceed
+        the call slots, so a crash leaves at most that many unknown.
+        """
         assert self._loop is not None
-        now = self._loop.time()
-        free = self._slots - len(self._calls)
-        if free <= 0 or not self._ready:
+        ripe = self._ripe(self._loop.time())
+        outcomes, self._results = self._results, []
+        if not ripe and not outcomes:
             return 0
-        if not self._calls or free >= min(self._slots // 4, len(self._ready)):
-            ripe = [r for r in self._ready if r.due <= now][:free]
-        else:
-            ripe = []
-        if not ripe:
+        ids = [ready.row.id for ready in ripe]
+        try:
+            passed = await self._loop.run_in_executor(
+                self._ledger, self._write, outcomes, ids, tuple(self._doubtful)
+            )
+        except Exception as error:  # noqa: BLE001  # kept in memory until the database is back
+            log.warning("ledger_failed", error=type(error).__name__, rows=len(outcomes))
+            self._results = outcomes + self._results
+            self._ready = ripe + self._ready
+            self._doubtful.update(ids)
+            await asyncio.sleep(POLL)
             return 0
-        taken = {r.row.id for r in ripe}
-        self._ready = [r for r in self._ready if r.row.id not in taken]
-        passed = await self._in_claims(self._gate, [r.row.id for r in ripe])
+        self._doubtful.clear()
         for ready in ripe:
             if ready.row.id in passed:
                 self._launch(ready)
         return len(ripe)
 
-    def _gate(self, ids: Sequence[int]) -> set[int]:
+    def _ripe(self, now: float) -> list[_Ready]:
+        """Take out of the ready rows as many as there are free calls, a handful at a time."""
+        free = self._slots - len(self._calls)
+        if not self._ready or (self._calls and free < self._handful):
+            return []
+        ripe = [ready for ready in self._ready if ready.due <= now][:free]
+        taken = {ready.row.id for ready in ripe}
+        self._ready = [ready for ready in self._ready if ready.row.id not in taken]
+        return ripe
+
+    def _write(
+        self, outcomes: Sequence[Outcome], ids: Sequence[int], doubtful: Sequence[int]
+    ) -> set[int]:
+        """Acknowledge, then gate. `doubtful`: gated in a transaction whose end we never saw."""
         with self._database.transaction() as connection:
+            mailbox.acknowledge(connection, self.worker, outcomes)
+            if doubtful:
+                mailbox.take_back(connection, self.worker, doubtful)
+            if not ids:
+                return set()
             return mailbox.gate(connection, ids, self.worker, self.services.clock.now())
 
     def _launch(self, ready: _Ready) -> None:
@@ -272,14 +320,13 @@ class Delivery:
         self._calls.discard(task)
         if self._chains.get(address) is task:
             del self._chains[address]
-        self._awake.set()
+        if self._slots - len(self._calls) >= self._handful or not self._calls:
+            self._awake.set()
 
     async def _call(self, ready: _Ready, before: asyncio.Task[None] | None) -> None:
         if before is not None:
             await asyncio.wait([before])
-        outcome = await self._send(ready)
-        self._results.append(outcome)
-        await self._flush()
+        self._results.append(await self._send(ready))
 
     async def _send(self, ready: _Ready) -> Outcome:
         row = ready.row
@@ -340,29 +387,6 @@ class Delivery:
         with self._database.transaction() as connection:
             mailbox.block_lane(connection, lane, seconds)
 
-    # - acknowledging -
-
-    async def _flush(self) -> None:
-        """Write down what has come back; kept and tried again while the database is away."""
-        async with self._flushing:
-            batch, self._results = self._results, []
-            if not batch:
-                return
-            try:
-                await self._in_acks(batch)
-            except Exception as error:  # noqa: BLE001  # kept in memory until the database is back
-                log.warning("acknowledge_failed", error=type(error).__name__, rows=len(batch))
-                self._results = batch + self._results
-                await asyncio.sleep(POLL)
-
-    async def _in_acks(self, batch: Sequence[Outcome]) -> None:
-        assert self._loop is not None
-        await self._loop.run_in_executor(self._acks, self._acknowledge, batch)
-
-    def _acknowledge(self, batch: Sequence[Outcome]) -> None:
-        with self._database.transaction() as connection:
-            mailbox.acknowledge(connection, self.worker, batch)
-
     async def _in_claims(self, work: Callable[..., T], *arguments: object) -> T:
         assert self._loop is not None
         return await self._loop.run_in_executor(self._claims, work, *arguments)
@@ -371,15 +395,18 @@ class Delivery:
         """Finish the calls under way, write them down, give the rest back."""
         if self._calls:
             await asyncio.wait(self._calls, timeout=10)
+        if self._claiming is not None:
+            await asyncio.wait([self._claiming])
+        ready, self._ready = self._ready, []
         for _try in range(20):
             if not self._results:
                 break
-            await self._flush()
-        left = [ready.row.id for ready in self._ready]
+            await self._exchange()
+        left = [one.row.id for one in ready]
         if left:
             await self._in_claims(self._give_back, left)
         self._claims.shutdown()
-        self._acks.shutdown()
+        self._ledger.shutdown()
 
     def _give_back(self, ids: Sequence[int]) -> None:
         with self._database.transaction() as connection:

@@ -176,6 +176,14 @@ class Form(BaseModel):
         return None
 
     @classmethod
+    def interject(cls, text: str, asking: Asking) -> tuple[Answers, str] | Miss | None:
+        """Answers to other questions than the one asked, by path, and what to say to them.
+
+        It is heard at any question and at the review; None for an ordinary answer.
+        """
+        return None
+
+    @classmethod
     def stop(cls, asking: Asking) -> Reply | None:
         """A reply that ends the form here and forgets it, or None to go on."""
         return None
@@ -486,6 +494,11 @@ class Dialog:
         )
         if word is not None and word is not Reserved.HUMAN:
             return self._reserved(word, question)
+        interjected = self.form.interject(text, self.asking)
+        if isinstance(interjected, Miss):
+            return self._missed(interjected.text)
+        if interjected is not None:
+            return self._set(*interjected)
         corrected = self._correction(text, question)
         if corrected is not None:
             return corrected
@@ -568,7 +581,9 @@ class Dialog:
             return None
         target = self._labelled(found[1])
         if target is None:
-            return self.again(f"没有叫「{found[1]}」的一项。") if named else None
+            # 「改造老厂房」 is an answer, 「修改 厂房」 a correction of something unknown.
+            meant = named and (question is None or re.match(r"(?:改|修改)\s", text))
+            return self.again(f"没有叫「{found[1]}」的一项。") if meant else None
         if found[2] is None:
             return self._retake(target)
         return self._revalue(target, found[2])
@@ -652,11 +667,11 @@ class Dialog:
     # - an ordinary answer -
 
     def _hear_answer(self, question: Question, text: str) -> Step:
-        if question.is_list:
-            return self._hear_list(question, text)
         read = self._read_template(text)
         if read is not None:
             return read
+        if question.is_list:
+            return self._hear_list(question, text)
         nested = question.path != question.name
         if nested:
             several = self._hear_rows(question, text)
@@ -704,7 +719,13 @@ class Dialog:
             if isinstance(several, Miss):
                 return self._missed(several.text)
             if several:
-                return self._set(_flat(root, several))
+                step = self._set(_flat(root, several))
+                echo = "".join(
+                    self._row_echo(outer.rows, row, replace(question, asking=self._row_asking(key)))
+                    for key, row in several.items()
+                    if outer.rows is not None
+                )
+                return replace(step, reply=_prefixed(echo, step.reply)) if echo else step
         assert outer.rows is not None
         found = outer.rows.extract(text, question.name, question.asking)
         if found is None:
@@ -715,6 +736,9 @@ class Dialog:
         step = self._set({f"{base}{name}": value for name, value in found.items()})
         echo = self._row_echo(outer.rows, found, question)
         return replace(step, reply=_prefixed(echo, step.reply)) if echo else step
+
+    def _row_asking(self, key: str) -> Asking:
+        return Asking({}, self.state.facts, self.today, key, self.state.answers)
 
     def _row_echo(self, form: type[Form], found: Answers, question: Question) -> str:
         asking = replace(question.asking, answers={**question.asking.answers, **found})
@@ -730,18 +754,18 @@ class Dialog:
         if text in LIST_END:
             return self._set({question.name: {**box, "closed": True}})
         assert question.ask.rows is not None
-        found = question.ask.rows.extract(text, question.name, question.asking)
-        if found is None or isinstance(found, Miss):
-            return self._missed(
-                found.text if found else "没看懂这一条，请再说一遍；没有了回「没有」。"
-            )
-        rows = [*box["rows"], found]
+        rows, said = list(box["rows"]), []
+        for line in filter(None, map(str.strip, text.splitlines())):
+            found = question.ask.rows.extract(line, question.name, question.asking)
+            if found is None or isinstance(found, Miss):
+                return self._missed(
+                    found.text if found else "没看懂这一条，请再说一遍；没有了回「没有」。"
+                )
+            rows.append(found)
+            if question.ask.echo is not None:
+                said.append(question.ask.echo(found, replace(question.asking, item=str(len(rows)))))
         step = self._set({question.name: {"rows": rows, "closed": False}})
-        echo = question.ask.echo
-        if echo is None:
-            return step
-        said = echo(found, replace(question.asking, item=str(len(rows))))
-        return replace(step, reply=_prefixed(said, step.reply))
+        return replace(step, reply=_prefixed("\n".join(said), step.reply)) if said else step
 
     # - a whole form in one message -
 
@@ -773,9 +797,12 @@ class Dialog:
             if ask.optional and reserved(words, optional=True) is Reserved.SKIP:
                 return self._with({name: None}), ""
             value = ask.parse(words, asking)
-            if isinstance(value, Miss):
-                return self, value.text
-            return self._with({name: value}), ""
+            if not isinstance(value, Miss):
+                return self._with({name: value}), ""
+            several = self.form.extract(words, name, asking)
+            if several and not isinstance(several, Miss):
+                return self._with(several), ""
+            return self, several.text if isinstance(several, Miss) else value.text
         return self, "没有这一项。"
 
     def _fill_rows(self, name: str, ask: Ask, words: str) -> "tuple[Dialog, str]":
@@ -786,7 +813,7 @@ class Dialog:
                 return self, several.text
             return (self._with(_flat(name, several)), "") if several else (self, "没看懂这一项。")
         rows: list[Answers] = []
-        for line in re.split(r"[\n/／]+", words):
+        for line in re.split(r"\n|／|\s/\s", words):
             if line.strip() in LIST_END:
                 continue
             found = ask.rows.extract(line.strip(), name, self.asking)
@@ -833,7 +860,8 @@ def _prefixed(text: str, reply: Reply) -> Reply:
 
 @cache
 def _adapter(form: type[Form], name: str) -> TypeAdapter[Any]:
-    return TypeAdapter(form.model_fields[name].annotation)
+    annotation: Any = form.model_fields[name].annotation
+    return TypeAdapter(annotation)
 
 
 def _acceptable(form: type[Form], name: str, value: Any) -> bool:

@@ -236,7 +236,15 @@ _partial(
 )
 _partial("ix_outbox_deferred", col(Outbox.address), states=(State.DEFERRED,))
 _partial("ix_outbox_person", col(Outbox.person_id), states=(*WAITING,))
-Index("ix_outbox_campaign", col(Outbox.campaign_id), col(Outbox.state))
+_partial("ix_outbox_expiry", col(Outbox.expires_at), states=(*WAITING, State.AWAITING_STAFF))
+_OF_CAMPAIGN = text("campaign_id IS NOT NULL")
+Index(
+    "ix_outbox_campaign",
+    col(Outbox.campaign_id),
+    col(Outbox.state),
+    sqlite_where=_OF_CAMPAIGN,
+    postgresql_where=_OF_CAMPAIGN,
+)
 
 TABLE: Any = Outbox.__table__  # type: ignore[attr-defined]  # SQLModel sets it
 INBOX: Any = Inbox.__table__  # type: ignore[attr-defined]
@@ -385,7 +393,7 @@ def claim(
             update(LANES).where(LANES.c.key == lane).values(tat=start + gauge.gap_ms * len(rows))
         )
     return [
-        Claimed(*row, slot_ms=max(0, start + index * gauge.gap_ms - clock))
+        Claimed(**row._mapping, slot_ms=max(0, start + index * gauge.gap_ms - clock))
         for index, row in enumerate(sorted(rows, key=lambda row: row.id))
     ]
 
@@ -551,6 +559,24 @@ _STOPPED_MEANWHILE = (
         ),
     )
 )
+
+
+def take_back(connection: Connection, worker: str, ids: Sequence[int]) -> None:
+    """Rows gated in a transaction whose end the worker never saw: it sent none of them."""
+    connection.execute(
+        update(TABLE)
+        .where(TABLE.c.id.in_(ids), TABLE.c.owner == worker, _in_state(State.SENDING))
+        .values(state=State.LEASED)
+    )
+
+
+def release_unknown(connection: Connection, worker: str, known: Sequence[int]) -> int:
+    """Leases of a worker that it does not know of (its claim's answer was lost) wait again."""
+    return connection.execute(
+        update(TABLE)
+        .where(TABLE.c.owner == worker, _in_state(State.LEASED), TABLE.c.id.not_in(known))
+        .values(state=State.QUEUED, owner="")
+    ).rowcount
 
 
 def fail_leased(connection: Connection, worker: str, ids: Sequence[int], reason: str) -> None:
@@ -747,7 +773,7 @@ def expire_overdue(connection: Connection, now: datetime) -> int:
     """Close rows whose moment has passed while they waited."""
     return connection.execute(
         update(TABLE)
-        .where(TABLE.c.expires_at <= now, TABLE.c.state.in_((*WAITING, State.AWAITING_STAFF)))
+        .where(TABLE.c.expires_at <= now, _in_state(*WAITING, State.AWAITING_STAFF))
         .values(state=State.EXPIRED, reason="expired")
     ).rowcount
 
