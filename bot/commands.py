@@ -148,7 +148,11 @@ class Content:
 
 @dataclass(frozen=True)
 class Page:
-    """A phone page behind a one-time token: `show` for GET, `act` for the page's own button."""
+    """A phone page behind a one-time token: `show` for GET, `act` for the page's own button.
+
+    Both get services, session and the `OneTimeCode` (kind `page`, payload `{"page": kind, …}`).
+    The button bears the label of the first choice of what `show` returned; `act` runs at most once.
+    """
 
     kind: str
     show: Callable[[Services, Session, Any], Part]
@@ -173,13 +177,15 @@ class CliWord:
 class Importer:
     """A kind of `hongyan import`: `run(session, path, now, batch)` returns a row-by-row report.
 
-    It raises `UserError` and writes nothing when a row is wrong.
+    It raises `UserError` and writes nothing when a row is wrong. `undo(session, now, batch)` takes
+    a batch back and returns lines as well; without it an import cannot be undone.
     """
 
     kind: str
     help: str
     run: Callable[[Session, Any, Any, str], Sequence[str]]
     source: str = ""
+    undo: Callable[[Session, Any, str], Sequence[str]] | None = None
 
 
 @dataclass(frozen=True)
@@ -296,6 +302,9 @@ class AccessPolicy(Protocol):
 
 class PlaceLoader(Protocol):
     """Reads the place: what differs from county to county. Exactly one is declared."""
+
+    def names(self) -> Sequence[str]:
+        """The places that ship with the product."""
 
     def load(self, name: str, overrides: Mapping[str, str]) -> Place:
         """A place by its name or file; raises ConfigError with line and key."""

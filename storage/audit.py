@@ -2,13 +2,16 @@
 
 import hashlib
 import json
-from datetime import datetime
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from itertools import takewhile
 
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from storage.columns import UtcDateTime
 
 SEAL_BATCH = 500
+SETTLED = timedelta(minutes=5)  # by then a transaction that took a lower number has committed
 
 
 class AuditEntry(SQLModel, table=True):
@@ -42,40 +45,67 @@ class AuditSeal(SQLModel, table=True):
 
 
 def seal(session: Session, now: datetime) -> int:
-    """Chain the next unsealed entries; returns how many."""
-    last = session.exec(select(AuditSeal).order_by(col(AuditSeal.id).desc()).limit(1)).first()
-    entries = session.exec(
+    """Chain the next unsealed entries, but none that is still fresh; returns how many.
+
+    Only one holder at a time may call this.
+    """
+    last = last_seal(session)
+    young = session.exec(
         select(AuditEntry)
         .where(col(AuditEntry.id) > (last.last_id if last else 0))
         .order_by(col(AuditEntry.id))
         .limit(SEAL_BATCH)
-    ).all()
+    )
+    entries = list(takewhile(lambda entry: entry.at <= now - SETTLED, young))
     if not entries:
         return 0
     first_id, last_id = entries[0].id, entries[-1].id
-    assert first_id is not None and last_id is not None
+    assert first_id is not None
+    assert last_id is not None
     chained = _chain(last.hash if last else "", entries)
     session.add(AuditSeal(first_id=first_id, last_id=last_id, hash=chained, at=now))
     return len(entries)
 
 
+def last_seal(session: Session) -> AuditSeal | None:
+    """The end of the chain."""
+    return session.exec(select(AuditSeal).order_by(col(AuditSeal.id).desc()).limit(1)).first()
+
+
 def broken_seal(session: Session) -> int | None:
     """The id of the first seal that no longer fits its entries; None when all hold."""
-    before = ""
-    for mark in session.exec(select(AuditSeal).order_by(col(AuditSeal.id))):
+    after = 0
+    while True:
+        broken, more = check_seals(session, after, SEAL_BATCH)
+        if broken is not None or more is None:
+            return broken
+        after = more
+
+
+def check_seals(session: Session, after: int, limit: int) -> tuple[int | None, int | None]:
+    """Check at most `limit` seals that follow the seal `after` (0: from the start).
+
+    Returns the first that is broken, and the one to go on after; both None at a sound end.
+    """
+    before = session.get(AuditSeal, after)
+    chained = before.hash if before else ""
+    marks = session.exec(
+        select(AuditSeal).where(col(AuditSeal.id) > after).order_by(col(AuditSeal.id)).limit(limit)
+    ).all()
+    for mark in marks:
         entries = session.exec(
             select(AuditEntry)
             .where(col(AuditEntry.id) >= mark.first_id, col(AuditEntry.id) <= mark.last_id)
             .order_by(col(AuditEntry.id))
-        ).all()
-        if _chain(before, entries) != mark.hash:
-            return mark.id
-        before = mark.hash
-    return None
+        )
+        if _chain(chained, entries) != mark.hash:
+            return mark.id, None
+        chained = mark.hash
+    return None, marks[-1].id if len(marks) == limit else None
 
 
-def _chain(before: str, entries: "list[AuditEntry] | tuple[AuditEntry, ...] | object") -> str:
+def _chain(before: str, entries: Iterable[AuditEntry]) -> str:
     digest = hashlib.sha256(before.encode())
-    for entry in entries:  # type: ignore[attr-defined]  # any sequence of entries
+    for entry in entries:
         digest.update(json.dumps(entry.model_dump(mode="json"), sort_keys=True).encode())
     return digest.hexdigest()
