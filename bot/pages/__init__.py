@@ -1,0 +1,1 @@
+"""Templates of the phone pages, read by `bot.web`."""
