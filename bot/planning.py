@@ -247,9 +247,10 @@ def _rows(
 
 def frozen_count(session: Session, campaign_id: int) -> int:
     """How many rows a campaign has."""
-    return session.execute(
+    counted = session.execute(
         select(func.count()).select_from(TABLE).where(TABLE.c.campaign_id == campaign_id)
-    ).scalar_one()
+    )
+    return int(counted.scalar_one())
 
 
 def recipients_hash(session: Session, campaign_id: int) -> str:
@@ -265,10 +266,31 @@ def recipients_hash(session: Session, campaign_id: int) -> str:
     return digest.hexdigest()
 
 
-def release(session: Session, campaign: Campaign) -> int:
-    """Let the frozen rows go, each at its own time."""
+def release(
+    services: Services, session: Session, campaign: Campaign, purpose: Purpose, now: datetime
+) -> int:
+    """Let the frozen rows go, each at its own time, but none in its reader's quiet hours.
+
+    They were frozen before somebody approved, or held by a pause: the night may have come since.
+    """
     assert campaign.id is not None
+    if purpose.quiet:
+        for zone_name in _frozen_zones(session, campaign.id):
+            zone = ZoneInfo(zone_name) if zone_name else BEIJING
+            morning = services.settings.quiet.after(now, zone)
+            if morning > now:
+                mailbox.postpone(session.connection(), campaign.id, zone_name, morning)
     return mailbox.resume(session.connection(), campaign.id)
+
+
+def _frozen_zones(session: Session, campaign_id: int) -> list[str | None]:
+    rows = session.execute(
+        select(col(Person.timezone))
+        .join(TABLE, TABLE.c.person_id == col(Person.id))
+        .where(TABLE.c.campaign_id == campaign_id, TABLE.c.state == State.HELD)
+        .distinct()
+    )
+    return [zone for (zone,) in rows]
 
 
 def thaw(session: Session, campaign: Campaign) -> None:

@@ -58,9 +58,12 @@ class Profiles(_Table):
 
 
 class Letters(_Table):
-    """Which festival letters go out, and the news they carry (approved with the letter)."""
+    """Which festival letters go out, and the news they carry (approved with the letter).
 
-    on: tuple[str, ...] = ("spring_festival", "mid_autumn")
+    `on` names letters; without it each letter's own file says whether it goes out.
+    """
+
+    on: tuple[str, ...] | None = None
     mongolian_hello: bool = False
     news: tuple[str, ...] = ()
 

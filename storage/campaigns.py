@@ -24,7 +24,8 @@ class Campaign(SQLModel, table=True):
     """A letter, an invitation or a broadcast.
 
     `template` is strict Jinja, `facts` JSON with what the template needs besides the person.
-    `content_hash` covers template, facts, audience and the frozen recipients: what was approved.
+    `content_hash` covers template, facts, audience, purpose, moment and the frozen recipients: what
+    was approved.
     `audience` is the segment as it was understood (JSON), `words` as the coordinator said it.
     `local_time`: `not_before` was meant as a wall-clock time in each recipient's own zone.
     """
@@ -44,6 +45,7 @@ class Campaign(SQLModel, table=True):
     object: str = ""
     created_by: int | None = Field(default=None, foreign_key="person.id")
     created_at: datetime = Field(sa_type=UtcDateTime)
+    submitted_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     not_before: datetime | None = Field(default=None, sa_type=UtcDateTime)
     local_time: bool = True
     expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)

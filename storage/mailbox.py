@@ -37,7 +37,7 @@ from sqlmodel import Field, SQLModel, col
 
 from storage.campaigns import Campaign, CampaignState
 from storage.columns import EncryptedText, UtcDateTime, personal
-from storage.people import ALL_TOPICS, ConsentNow, Contact, Unsubscription
+from storage.people import ALL_TOPICS, ConsentNow, Contact, Person, Unsubscription
 
 ROW_ID = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers only INTEGER keys itself
 
@@ -667,6 +667,25 @@ def hold(connection: Connection, campaign_id: int) -> int:
 def resume(connection: Connection, campaign_id: int) -> int:
     """Let a held campaign go on."""
     return _move(connection, campaign_id, (State.HELD,), State.QUEUED)
+
+
+def postpone(
+    connection: Connection, campaign_id: int, timezone: str | None, until: datetime
+) -> int:
+    """Let a campaign's held rows to people of one zone wait until a moment at least."""
+    there = core_select(col(Person.id)).where(
+        col(Person.timezone).is_(None) if timezone is None else col(Person.timezone) == timezone
+    )
+    return connection.execute(
+        update(TABLE)
+        .where(
+            TABLE.c.campaign_id == campaign_id,
+            TABLE.c.state == State.HELD,
+            TABLE.c.not_before < until,
+            TABLE.c.person_id.in_(there),
+        )
+        .values(not_before=until)
+    ).rowcount
 
 
 def cancel(connection: Connection, campaign_id: int, reason: str = "cancelled") -> int:
