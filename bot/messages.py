@@ -30,6 +30,7 @@ class Happening(StrEnum):
     """What an event message tells; stands in `Inbound.text`."""
 
     FOLLOW = "follow"
+    SCANNED = "scanned"
     UNFOLLOW = "unfollow"
     BLOCKED = "blocked"
     UNBLOCKED = "unblocked"

@@ -49,6 +49,9 @@ class Settings(BaseSettings):
         SecretStr(""), description="公众号 EncodingAESKey（安全模式）"
     )
     wechat_api_base: str = Field("https://api.weixin.qq.com", description="公众号接口地址")
+    wechat_menu: str = Field(
+        "", description="公众号菜单，如 登记,活动,更多=我的档案/隐私/人工；空则不动"
+    )
 
     wecom_corp_id: str = Field("", description="企业微信企业ID（后续版本）")
     wecom_agent_id: str = Field("", description="企业微信应用ID（后续版本）")

@@ -1,0 +1,76 @@
+"""What a member did, from the fields of an opened callback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+
+from bot.channels.envelope import Fields, word
+from bot.messages import Address, Happening, Inbound, Kind, Media
+from bot.text import content_hash
+
+NAME = "wechat"
+_SCENE = "qrscene_"
+
+_KINDS: Mapping[str, Kind] = {
+    "text": Kind.TEXT,
+    "image": Kind.IMAGE,
+    "voice": Kind.VOICE,
+    "video": Kind.VIDEO,
+    "shortvideo": Kind.VIDEO,
+    "location": Kind.LOCATION,
+    "link": Kind.TEXT,
+    "file": Kind.FILE,
+}
+
+
+def read(fields: Fields, account: str, now: datetime) -> Inbound | None:
+    """The message or happening that concerns us; None for everything else the platform tells.
+
+    Pictures and places are never read, only noted as such: nobody asked for them.
+    """
+    who = word(fields, "FromUserName")
+    if not who:
+        return None
+    sender = Address(NAME, account, who)
+    if word(fields, "MsgType") == "event":
+        return _event(fields, sender, now)
+    kind = _KINDS.get(word(fields, "MsgType"))
+    number = word(fields, "MsgId")
+    if kind is None or not number:
+        return None
+    if word(fields, "bizmsgmenuid"):
+        kind = Kind.PRESS  # a tap on an item of a message menu opens no 48 hours
+    media = Media(word(fields, "MediaId"), word(fields, "Title"))
+    return Inbound(
+        number,
+        sender,
+        _words(fields),
+        now,
+        kind,
+        media=media if media.id or kind is Kind.FILE else None,
+    )
+
+
+def _words(fields: Fields) -> str:
+    if word(fields, "MsgType") == "link":
+        return f"{word(fields, 'Title')} {word(fields, 'Url')}".strip()
+    return word(fields, "Content")
+
+
+def _event(fields: Fields, sender: Address, now: datetime) -> Inbound | None:
+    reader = _EVENTS.get(word(fields, "Event").lower())
+    if reader is None:
+        return None
+    kind, text, argument = reader(word(fields, "EventKey"))
+    # Events have no number, and two of one member may happen in one second.
+    parts = (word(fields, name) for name in ("FromUserName", "CreateTime", "Event", "EventKey"))
+    return Inbound(f"e{content_hash(*parts)[:40]}", sender, text, now, kind, argument=argument)
+
+
+_EVENTS: Mapping[str, Callable[[str], tuple[Kind, str, str]]] = {
+    "subscribe": lambda key: (Kind.EVENT, Happening.FOLLOW, key.removeprefix(_SCENE)),
+    "unsubscribe": lambda key: (Kind.EVENT, Happening.UNFOLLOW, ""),
+    "scan": lambda key: (Kind.EVENT, Happening.SCANNED, key),
+    "click": lambda key: (Kind.PRESS, key, ""),
+}
