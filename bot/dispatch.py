@@ -18,7 +18,17 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 import structlog
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import (
+    Connection,
+    Integer,
+    and_,
+    bindparam,
+    case,
+    delete,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 from sqlmodel import col
 
@@ -388,7 +398,7 @@ class Dispatcher:
             context.connection.execute(
                 update(Contact)
                 .where(col(Contact.id) == context.contact_id)
-                .values(reachable=False, window_left=0)
+                .values(reachable=False, window_until=None, window_left=0)
             )
             return
         window = facts.windows.get(kind) or facts.windows.get("any")
@@ -734,13 +744,20 @@ class _Statements:
         self.forget = delete(Draft).where(
             draft.c.person_id == bindparam("who"), draft.c.form == bindparam("what")
         )
+        moment = contact.c.window_until.type
+        until, left = bindparam("until", type_=moment), bindparam("left", type_=Integer)
+        at = bindparam("at", type_=moment)
+        # A tap on a menu opens a minute; it must not end the two days that a message opened.
+        more = and_(contact.c.window_until > at, contact.c.window_left > left)
         self.window = (
             update(contact)
             .where(contact.c.id == bindparam("row"))
             .values(
-                window_until=bindparam("until", type_=contact.c.window_until.type),
-                window_left=bindparam("left"),
-                last_seen_at=bindparam("at", type_=contact.c.last_seen_at.type),
+                window_until=case(
+                    (contact.c.window_until > until, contact.c.window_until), else_=until
+                ),
+                window_left=case((more, contact.c.window_left), else_=left),
+                last_seen_at=at,
                 reachable=True,
             )
         )
