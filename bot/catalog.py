@@ -135,21 +135,13 @@ class Catalog:
 
     def declared(self) -> Iterator[Declared]:
         """Everything, for `hongyan catalog`."""
-        for command in self.of(Command):
-            yield Declared("command", command.word, command.help, command.source, command)
         for form in self.forms.values():
             yield Declared("form", form.name, form.label, source_of(form), form)
-        own = [kind for kind in self.values if issubclass(kind, Declaration)]
-        for kind in (*KINDS[1:], *own):
-            for value in self.of(kind):
-                name = next(
-                    (
-                        str(getattr(value, key))
-                        for key in ("name", "kind", "word")
-                        if hasattr(value, key)
-                    ),
-                    kind.__name__.lower(),
-                )
+        for kind in KINDS:
+            values: Sequence[Any] = self.values.get(kind, ())
+            for value in values:
+                named = (getattr(value, key, "") for key in ("word", "name", "kind"))
+                name = next((text for text in named if text), kind.__name__.lower())
                 words = getattr(value, "help", "") or getattr(value, "label", "")
                 source = getattr(value, "source", "") or self.sources.get(id(value), "")
                 yield Declared(kind.__name__.lower(), name, words, source, value)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -222,6 +222,18 @@ class Form(BaseModel):
 
     @classmethod
     @cache
+    def row_names(cls) -> tuple[str, ...]:
+        """Questions that are asked once a row."""
+        return tuple(name for name, ask in cls.asks().items() if ask.rows is not None)
+
+    @classmethod
+    @cache
+    def counted(cls) -> tuple[str, ...]:
+        """Questions that carry a number (第1/5题)."""
+        return tuple(name for name, ask in cls.asks().items() if ask.counted)
+
+    @classmethod
+    @cache
     def fingerprint(cls) -> str:
         """Changes when the questions do; a draft from another release is looked at again."""
         return ",".join(f"{name}:{info.annotation}" for name, info in cls.model_fields.items())
@@ -357,18 +369,26 @@ class Dialog:
 
     # - looking -
 
-    def questions(self) -> list[Question]:
-        """All that apply now."""
+    @cached_property
+    def _questions(self) -> list[Question]:
         return list(walk(self.form, self.state.answers, self.state.facts, self.today))
 
-    @property
+    def questions(self) -> list[Question]:
+        """All that apply now."""
+        return self._questions
+
+    @cached_property
     def asking(self) -> Asking:
+        """What a question may look at now."""
         return Asking(self.state.answers, self.state.facts, self.today)
 
     def _settled(self) -> "Dialog":
         """Without answers to questions that no longer apply."""
         live = {question.path for question in self.questions()}
         roots = {re.split(r"[.\[]", path)[0] for path in live}
+        nested = [name for name in self.form.row_names() if name in self.state.answers]
+        if not nested and roots.issuperset(self.state.answers):
+            return self
         answers = {name: v for name, v in self.state.answers.items() if name in roots}
         dialog = replace(self, state=replace(self.state, answers=answers))
         for name, ask in self.form.asks().items():
@@ -430,7 +450,7 @@ class Dialog:
         return f"{self._number(question)}{text}"
 
     def _number(self, question: Question) -> str:
-        counted = [name for name, ask in self.form.asks().items() if ask.counted]
+        counted = self.form.counted()
         if question.name not in counted or question.form is not self.form:
             return ""
         return f"第{counted.index(question.name) + 1}/{len(counted)}题 "
@@ -555,11 +575,13 @@ class Dialog:
             answers = put(answers, path, value)
         dialog = replace(self, state=replace(self.state, answers=answers, pending={}))
         step = dialog.next_step(before)
-        return replace(step, aside=aside)
+        return replace(step, aside=aside) if aside else step
 
     def _without_followers(self, values: Mapping[str, Any]) -> Answers:
         """The answers without those that a change of `values` makes void."""
         answers = self.state.answers
+        if not any(ask.follows for ask in self.form.asks().values()):
+            return answers
         changed = {name for name, value in values.items() if answers.get(name) != value}
         for name, ask in self.form.asks().items():
             if changed.intersection(ask.follows):

@@ -41,4 +41,4 @@ def fire(session: Session, schedule: str, occasion: str, now: datetime, note: st
     """Claim an occasion of a schedule; False if it was claimed before, by anybody."""
     statement = mailbox.on_conflict_nothing(session.connection(), Firing.__table__)  # type: ignore[attr-defined]
     row = {"schedule": schedule, "occasion": occasion, "at": now, "note": note}
-    return bool(session.execute(statement, row).rowcount)
+    return bool(session.connection().execute(statement, row).rowcount)

@@ -12,7 +12,8 @@ SECTIONS = ("鸿雁档案", "书信与活动", "小分队", "统筹", "常用")
 
 
 def _menu(context: Context) -> str:
-    member = context.person_id and context.session.get(MemberProfile, context.person_id)
+    # A stranger in a group has no number.
+    member = context.session.get(MemberProfile, context.person_id) if context.person_id else None
     first = "「我的档案」看自己的档案" if member else "「登记」留个联系方式，常收家乡的信"
     return (
         f"您好，这里是{here(context).title}。\n"
