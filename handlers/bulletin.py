@@ -83,7 +83,7 @@ def render_bulletin(
     `area` is the place's word for the whole of it. Late reports are named only on request: the
     bulletin is about results, and a late report still counts in full.
     """
-    lines = [_headline(summary.period, "驻点招商情况通报", published_on)]
+    lines = [bulletin_headline(summary.period, published_on)]
     if not summary.teams:
         return "\n".join([*lines, "本期没有下达年度任务的小分队，暂无可通报的数据。"])
     lines += [_opening(summary, area), *_standings(summary)]
@@ -91,6 +91,18 @@ def render_bulletin(
     if explanations:
         lines.append(f"说明：{'；'.join(explanations)}。")
     return "\n".join(lines)
+
+
+def bulletin_headline(period: ReportPeriod, published_on: date | None = None) -> str:
+    """Return the bulletin's first line; without `published_on` it says 草稿."""
+    last_day = period.last_month.last_day
+    if published_on is None:
+        published = "草稿"
+    elif published_on.year == last_day.year:
+        published = f"{_month_and_day(published_on)}发布"
+    else:
+        published = f"{published_on.year}年{_month_and_day(published_on)}发布"
+    return f"{period.title}驻点招商情况通报（截至{_month_and_day(last_day)}，{published}）"
 
 
 def render_ranking(summary: Summary, group: Group | None = None) -> str:
@@ -128,17 +140,6 @@ def render_late_list(month: Month, lines: Iterable[FilingLine], *, now: datetime
         for number, each in enumerate(named, start=1)
     ]
     return "\n".join([heading, counts, *rows])
-
-
-def _headline(period: ReportPeriod, subject: str, published_on: date | None) -> str:
-    last_day = period.last_month.last_day
-    if published_on is None:
-        published = "草稿"
-    elif published_on.year == last_day.year:
-        published = f"{_month_and_day(published_on)}发布"
-    else:
-        published = f"{published_on.year}年{_month_and_day(published_on)}发布"
-    return f"{period.title}{subject}（截至{_month_and_day(last_day)}，{published}）"
 
 
 def _opening(summary: Summary, area: str) -> str:

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 
-from sqlmodel import Session
+from sqlmodel import Session, col, select
 
 from bot.commands import Command
 from bot.context import Context
+from storage.people import Grant, live_grant, people_with_role
 from storage.people import Role as Held
-from storage.people import people_with_role
 
 
 class Role(StrEnum):
@@ -79,3 +79,22 @@ def units_of(context: Context) -> list[int]:
         for role in context.roles
         if role.name == Role.UNIT_LIAISON and role.unit_id is not None
     ]
+
+
+def leaders_of(session: Session, team_id: int, now: datetime) -> list[int]:
+    """Ids of those who lead a field team now."""
+    return _holders(session, Role.TEAM_LEADER, col(Grant.team_id) == team_id, now)
+
+
+def liaisons_of(session: Session, unit_id: int, now: datetime) -> list[int]:
+    """Ids of those who are a unit's liaison now."""
+    return _holders(session, Role.UNIT_LIAISON, col(Grant.unit_id) == unit_id, now)
+
+
+def _holders(session: Session, role: Role, scope: object, now: datetime) -> list[int]:
+    rows = session.exec(
+        select(Grant.person_id)
+        .where(Grant.role == role, scope, *live_grant(now))  # type: ignore[arg-type]
+        .order_by(col(Grant.id))
+    )
+    return list(dict.fromkeys(rows))
