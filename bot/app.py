@@ -14,7 +14,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from bot import heart
 from bot.catalog import Catalog, collect
-from bot.channels.base import Channel, Receive
+from bot.channels.base import Attached, Channel, Receive
 from bot.clock import Clock, SystemClock
 from bot.context import ChannelFacts, Services
 from bot.delivery import Delivery
@@ -47,6 +47,9 @@ class App:
     ) -> None:
         self.services = services
         self.channels = channels
+        for channel in channels.values():
+            if isinstance(channel, Attached):
+                channel.attach(services)
         self.delivery = delivery or Delivery(services, channels, alone=alone)
         self.dispatcher = Dispatcher(services, wake=self.delivery.wake)
 

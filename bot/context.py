@@ -35,6 +35,8 @@ class ChannelFacts:
     `text_bytes`/`text_chars`: the longest bubble. `buttons`: does it show choices. `windowed`: may
     it only speak inside a reply window; `windows` says how long and for how many messages, by kind
     of message or happening. `*_gap_ms` is the time between two sends in the fast and slow lane.
+    `links`: shows a page's link as a button. `policy` names the rules of a channel that has rules
+    of its own (see `bot.commands.Boundary`); `anonymous`: who writes there is never kept.
     """
 
     name: str
@@ -48,6 +50,9 @@ class ChannelFacts:
     bulk_gap_ms: int = 0
     burst: int = 1
     label: str = ""
+    links: bool = False
+    policy: str = ""
+    anonymous: bool = False
 
     def lane(self, *, urgent: bool) -> str:
         """The lane a message takes: answers and urgent notices never wait behind a campaign."""

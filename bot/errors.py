@@ -14,7 +14,8 @@ class SendError(Exception):
     """A channel could not deliver.
 
     `reason` is a short stable word for the ledger (`blocked`, `window`, `quota` …).
-    `permanent`: asking again will not help. `retry_after`: seconds the platform asked for.
+    `permanent`: asking again will not help. `retry_after`: seconds the platform asked for, of this
+    address alone if `only_here`, else of the whole channel.
     `unknown`: the message may have left; it must not be sent again blindly.
     `stop_channel`: nothing on this channel can leave until a person acts.
     """
@@ -27,6 +28,7 @@ class SendError(Exception):
         retry_after: float | None = None,
         unknown: bool = False,
         stop_channel: bool = False,
+        only_here: bool = False,
         detail: str = "",
     ) -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
@@ -35,6 +37,7 @@ class SendError(Exception):
         self.retry_after = retry_after
         self.unknown = unknown
         self.stop_channel = stop_channel
+        self.only_here = only_here
         self.detail = detail
 
 

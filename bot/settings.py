@@ -67,6 +67,7 @@ class Settings(BaseSettings):
     telegram_policy: Literal["off", "public_only", "overseas_self", "full"] = Field(
         "overseas_self", description="跨境模式：能收哪些人的哪些信息"
     )
+    telegram_filing: str = Field("", description="跨境模式 full 所依据的评估或备案文号")
     telegram_proxy: str = Field("", description="访问 Telegram 的代理地址")
 
     @field_validator("quiet_hours")

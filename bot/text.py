@@ -151,13 +151,15 @@ def shape(reply: Reply, facts: ChannelFacts, public_url: str = "") -> tuple[Part
 def _shaped(reply: Reply, facts: ChannelFacts, public_url: str) -> Iterator[Part]:
     for part in reply.parts:
         text = part.text
-        if part.link is not None:
+        # A button may only open a page that is safe on its way.
+        link = part.link if facts.links and public_url.startswith("https://") else None
+        if part.link is not None and link is None:
             text = f"{text}\n{part.link.label}：{public_url}{part.link.path}"
         pieces = split_text(text, facts.text_bytes, facts.text_chars)
         for piece in pieces[:-1]:
             yield Part(piece)
         choices = part.choices if facts.buttons else ()
-        yield replace(part, text=pieces[-1], choices=choices, link=None)
+        yield replace(part, text=pieces[-1], choices=choices, link=link)
 
 
 def merged(parts: Sequence[Part], facts: ChannelFacts) -> tuple[Part, ...]:

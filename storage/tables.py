@@ -5,6 +5,7 @@ from sqlmodel import SQLModel
 from storage import (
     approvals,
     audit,
+    bubbles,
     campaigns,
     dialogs,
     events,
@@ -20,6 +21,7 @@ from storage import (
 MODULES = (
     approvals,
     audit,
+    bubbles,
     campaigns,
     dialogs,
     events,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from starlette.routing import BaseRoute
 
-from bot.context import ChannelFacts
+from bot.context import ChannelFacts, Services
 from bot.messages import Address, Inbound, Part
 
 Receive = Callable[[Inbound, float], Awaitable[tuple[Part, ...]]]
@@ -48,3 +48,11 @@ class Channel(Protocol):
 
     def check(self) -> Sequence[str]:
         """What is missing in the settings, in plain Chinese; empty when it may start."""
+
+
+@runtime_checkable
+class Attached(Protocol):
+    """A channel that keeps something in tables of its own (buttons, a platform's token)."""
+
+    def attach(self, services: Services) -> None:
+        """Called once, before anything else of the channel."""
