@@ -357,7 +357,7 @@ class Delivery:
         """What a failed call makes of a row."""
         row, now = ready.row, self.services.clock.now()
         self.counters.by_reason[error.reason] += 1
-        if error.stop_channel or error.retry_after is not None:
+        if error.stop_channel or (error.retry_after is not None and not error.only_here):
             await self._in_claims(self._block, row.lane, error)
         if error.unknown and not row.repeatable:
             self.counters.unknown += 1

@@ -511,6 +511,20 @@ _ACK = (
 )
 
 
+GONE = ("blocked", "unreachable")
+"""Reasons of a failure after which an address is not tried again until its owner speaks."""
+
+_LOSE_CONTACT = (
+    update(Contact)
+    .where(
+        col(Contact.address).in_(
+            core_select(TABLE.c.address).where(TABLE.c.id == bindparam("lost"))
+        )
+    )
+    .values(reachable=False)
+)
+
+
 def acknowledge(connection: Connection, worker: str, outcomes: Iterable[Outcome]) -> None:
     """Write down results; repeating it changes nothing, a stranger's row is left alone."""
     rows = [
@@ -530,6 +544,13 @@ def acknowledge(connection: Connection, worker: str, outcomes: Iterable[Outcome]
     ]
     if rows:
         connection.execute(_ACK, rows)
+    lost = [
+        {"lost": row["row"]}
+        for row in rows
+        if row["new_state"] == State.FAILED and row["why"] in GONE
+    ]
+    if lost:
+        connection.execute(_LOSE_CONTACT, lost)
     again = [row["row"] for row in rows if row["new_state"] in (State.QUEUED, State.DEFERRED)]
     if again:
         connection.execute(_STOPPED_MEANWHILE, {"again": again})
