@@ -1,0 +1,1 @@
+"""What channels promise, held over emulators of their platforms."""
