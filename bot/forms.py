@@ -13,7 +13,7 @@ from datetime import date, datetime, timedelta
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, PrivateAttr, TypeAdapter, ValidationError
 
 from bot.messages import SILENCE, Choice, Kind, Part, Reply, say
 from bot.normalize import Miss, Reserved, answer, is_soft_yes, is_yes, reserved, tidy
@@ -157,9 +157,16 @@ class Form(BaseModel):
     confirm_extracted: ClassVar[bool] = False
     passing: ClassVar[bool] = False
 
+    _facts: Mapping[str, Any] = PrivateAttr(default_factory=dict)
+
     def __init_subclass__(cls, name: str = "", label: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.name, cls.label = name, label
+
+    @property
+    def began_with(self) -> Mapping[str, Any]:
+        """The facts a finished form was begun with."""
+        return self._facts
 
     def submit(self, context: "Context") -> Reply:
         """What happens with the finished form; runs like a command's handler."""
@@ -493,6 +500,7 @@ class Dialog:
             return replace(self, state=replace(self.state, answers=answers)).next_step(
                 "有一项需要重新填一下。"
             )
+        done._facts = self.state.facts
         return Step(SILENCE, None, done)
 
     # - hearing -
@@ -833,7 +841,9 @@ class Dialog:
             several = ask.bulk(words, self.asking)
             if isinstance(several, Miss):
                 return self, several.text
-            return (self._with(_flat(name, several)), "") if several else (self, "没看懂这一项。")
+            if several is None:
+                return self, "没看懂这一项。"
+            return self._with(_flat(name, several)), ""
         rows: list[Answers] = []
         for line in re.split(r"\n|／|\s/\s", words):
             if line.strip() in LIST_END:
