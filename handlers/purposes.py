@@ -18,5 +18,5 @@ DUTY = Purpose("duty", "工作通知", repeatable=True)
 DUTY_NOW = Purpose("duty_now", "工作通知（即时）", quiet=False, urgent=True, repeatable=True)
 """To staff who wait for it: an approval asked for, a vote given."""
 
-TOPICS = {purpose.topic: purpose for purpose in (LETTER, INVITATION, POLICY, NEWS)}
+TOPICS = {purpose.topic or "": purpose for purpose in (LETTER, INVITATION, POLICY, NEWS)}
 DEFAULT_TOPICS = ("节日信", "活动邀请")

@@ -72,10 +72,11 @@ def export_person(session: Session, person_id: int) -> list[Section]:
 def erase_person(
     session: Session, person_id: int, now: datetime, *, reason: str, keep_contact: bool
 ) -> int:
-    """Stop what waits for a person, then blank or delete all that is known; returns the rows stopped.
+    """Stop what waits for a person, then blank or delete all that is known of them.
 
     Who holds a role keeps the address and name they work under. `keep_contact` leaves the bare
-    channel ids, by which somebody who withdrew is known not to be written to.
+    channel ids, by which somebody who withdrew is known not to be written to. Returns how many
+    messages were stopped.
     """
     session.flush()
     connection = session.connection()

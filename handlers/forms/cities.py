@@ -108,6 +108,13 @@ def find_city(text: str) -> tuple[City, str] | None:
     return None
 
 
+def zone_city(zone: str) -> str:
+    """The best known city that keeps a time zone's clock: America/New_York → 纽约."""
+    cities = _gazetteer().foreign.values()
+    named = next((city.city for city in cities if city.timezone == zone), None)
+    return named or zone.rpartition("/")[2].replace("_", " ")
+
+
 def find_province(text: str) -> tuple[str, str] | None:
     """Return the province a text begins with (short, as stored) and what follows it, or None."""
     for name in _gazetteer().provinces:
