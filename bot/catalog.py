@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
+from bot.boundary import Boundary
 from bot.commands import (
     AccessPolicy,
     Approvable,
@@ -39,6 +40,7 @@ from bot.normalize import tidy
 PACKAGES = ("handlers", "schedules")
 KINDS: tuple[type, ...] = (
     Command,
+    Boundary,
     Purpose,
     Tick,
     Content,
@@ -88,6 +90,11 @@ class Catalog:
     def content(self, kind: str) -> Content | None:
         """How campaigns of a kind are rendered."""
         return self._contents.get(kind)
+
+    @cached_property
+    def boundary(self) -> Boundary | None:
+        """The rules of channels that must not carry everything."""
+        return next(iter(self.of(Boundary)), None)
 
     @cached_property
     def _purposes(self) -> Mapping[str, Purpose]:

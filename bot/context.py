@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from sqlmodel import Session
 
 from bot.clock import BEIJING, Clock, beijing
-from bot.forms import Dialog, DraftState, Form
+from bot.forms import WITHHELD, Dialog, DraftState, Form
 from bot.messages import Address, Inbound, Reply, dump_reply
 from storage.audit import AuditEntry
 from storage.columns import KeyRing
@@ -22,6 +22,7 @@ from storage.mailbox import State
 from storage.people import Contact, Person, Role, contact_of
 
 if TYPE_CHECKING:
+    from bot.boundary import Boundary
     from bot.catalog import Catalog
     from bot.commands import Place, Purpose
     from bot.settings import Settings
@@ -164,6 +165,12 @@ class Context:
     def place(self) -> Place:
         return self.services.place
 
+    @property
+    def boundary(self) -> Boundary | None:
+        """The rules of this channel, where it has rules of its own."""
+        facts = self.services.channels[self.inbound.sender.channel]
+        return self.services.catalog.boundary if facts.policy else None
+
     def has_role(self, *names: str) -> bool:
         """Does the person hold one of these roles now?"""
         return any(role.name in names for role in self.roles)
@@ -178,7 +185,14 @@ class Context:
         before: str = "",
     ) -> Reply:
         """Open a form and ask its first question; a form already open is parked."""
-        step = Dialog.begin(form, facts or {}, self.today, answers).next_step(before)
+        known = dict(facts or {})
+        boundary = self.boundary
+        if boundary is not None:
+            instead = boundary.form(self, form)
+            if instead is not None:
+                return instead
+            known[WITHHELD] = sorted(boundary.withheld(self, form))
+        step = Dialog.begin(form, known, self.today, answers).next_step(before)
         if step.draft is None:
             return step.reply
         parked = self.open_form
@@ -274,9 +288,10 @@ def outbox_row(
     expires_at: datetime | None = None,
 ) -> dict[str, Any] | None:
     """A row for one person at the address they used last; None if they have none."""
-    contact = contact_of(session, person_id)
+    kept = [name for name, facts in services.channels.items() if not facts.anonymous]
+    contact = contact_of(session, person_id, kept)
     person = session.get(Person, person_id)
-    if contact is None or person is None or contact.channel not in services.channels:
+    if contact is None or person is None:
         return None
     facts = services.channels[contact.channel]
     due = not_before or now

@@ -261,10 +261,12 @@ class Dispatcher:
         self, connection: Connection, messages: Sequence[Inbound], now: datetime
     ) -> dict[str, Sender]:
         """Person, roles and drafts of everybody who speaks, each kind in one statement."""
+        strangers = {str(m.sender): Sender() for m in messages}
+        messages = [m for m in messages if not self._anonymous(m.sender)]
         private = {str(m.sender): m for m in messages if m.chat.private}
         every = {str(m.sender) for m in messages}
         if not every:
-            return {}
+            return strangers
         contacts = {
             row.address: (row.id, row.person_id)
             for row in connection.execute(self._statements.contacts, {"addresses": sorted(every)})
@@ -287,7 +289,10 @@ class Dispatcher:
             )
             for address, (contact, person) in contacts.items()
         }
-        return {address: senders.get(address, Sender()) for address in every}
+        return strangers | senders
+
+    def _anonymous(self, sender: Address) -> bool:
+        return self.services.channels[sender.channel].anonymous
 
     def _newcomer(self, connection: Connection, sender: Address, now: datetime) -> tuple[int, int]:
         person = connection.execute(
@@ -377,8 +382,9 @@ class Dispatcher:
             return group_row(self.services, inbound.chat.group, reply, occasion, context.now)
         return new_row(
             occasion=occasion,
-            recipient=f"p{context.person_id}",
-            person_id=context.person_id,
+            # Who writes on an anonymous channel is nobody we keep.
+            recipient=f"p{context.person_id}" if context.person_id else f"a{inbound.sender}",
+            person_id=context.person_id or None,
             address=str(inbound.sender),
             purpose=ANSWER.name,
             lane=facts.lane(urgent=True),
@@ -457,6 +463,10 @@ class Dispatcher:
         inbound = context.inbound
         if not inbound.chat.private:
             return self._answer_group(context)
+        boundary = context.boundary
+        instead = boundary.message(context) if boundary is not None else None
+        if instead is not None:
+            return instead
         if inbound.kind is Kind.EVENT:
             return self._greet(context)
         text, dropped = scrub(inbound.text) if inbound.kind is Kind.TEXT else (inbound.text, False)
@@ -475,6 +485,8 @@ class Dispatcher:
 
     def _answer_group(self, context: Context) -> Reply:
         inbound = context.inbound
+        if inbound.kind is Kind.EVENT:
+            return self._greet(context)
         if inbound.kind is not Kind.TEXT:
             return SILENCE
         _text, dropped = scrub(inbound.text)
@@ -500,6 +512,9 @@ class Dispatcher:
             found = self._command_in_form(said, form, context)
             if found is not None:
                 return self._beside(context, found)
+        instead = self._barred(context, form)
+        if instead is not None:
+            return instead
         step = self._dialog(context, form).hear(text, context.inbound.kind)
         if step.missed and form.passing:
             context.discard(form)
@@ -598,8 +613,11 @@ class Dispatcher:
         if not parked:
             return say("没有填到一半的表。需要什么请回「菜单」看看。")
         name = parked[-1]
-        context.open_form = name
         form = self._form(name)
+        instead = self._barred(context, form)
+        if instead is not None:
+            return instead
+        context.open_form = name
         return self._apply(
             context, form, self._dialog(context, form).again(f"接着填{form.label}。")
         )
@@ -609,6 +627,11 @@ class Dispatcher:
         if greeting is None:
             return SILENCE
         return self._guarded(context, lambda: greeting.unknown(context, suggestion))
+
+    def _barred(self, context: Context, form: type[Form]) -> Reply | None:
+        """What is answered where this channel must not carry the form."""
+        boundary = context.boundary
+        return boundary.form(context, form) if boundary is not None else None
 
     def _form(self, name: str) -> type[Form]:
         return DidYouMean if name == DidYouMean.name else self.catalog.form(name)
@@ -636,6 +659,11 @@ class Dispatcher:
 
     def _run_command(self, context: Context, found: Match) -> Reply:
         command = found.command
+        boundary = context.boundary
+        if boundary is not None:
+            instead = self._guarded(context, lambda: boundary.command(context, command) or SILENCE)
+            if instead:
+                return instead
         if command.roles and not self.catalog.policy.may(context.roles, command):
             return say(self.catalog.policy.refusal(command))
         return self._guarded(context, lambda: command(context, found.argument))

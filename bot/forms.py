@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 Answers = dict[str, Any]
 
+WITHHELD = "!withheld"
+"""The fact of a form that lists the questions not asked where it was begun."""
+
 REVIEW = "!review"
 PENDING = "!pending"
 LIST_END = frozenset(
@@ -262,6 +265,8 @@ def walk(
     asking = Asking(answers, facts, today, item, parent or {})
     for name, ask in form.asks().items():
         if ask.when is not None and not ask.when(asking):
+            continue
+        if name in facts.get(WITHHELD, ()):
             continue
         path = prefix + name
         if ask.rows is None:

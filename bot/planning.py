@@ -59,6 +59,7 @@ class Plan:
 
 def _best_contacts(services: Services) -> Any:
     """One address a person: the one used last among those that can be reached."""
+    kept = [name for name, facts in services.channels.items() if not facts.anonymous]
     ranked = (
         select(
             col(Contact.person_id).label("person_id"),
@@ -73,7 +74,7 @@ def _best_contacts(services: Services) -> Any:
             )
             .label("rank"),
         )
-        .where(col(Contact.reachable), col(Contact.channel).in_(list(services.channels)))
+        .where(col(Contact.reachable), col(Contact.channel).in_(kept))
         .subquery("ranked")
     )
     return select(ranked).where(ranked.c.rank == 1).subquery("best")

@@ -157,11 +157,15 @@ def people_with_role(session: Session, role: str, now: datetime) -> list[int]:
     return list(dict.fromkeys(rows))
 
 
-def contact_of(session: Session, person_id: int) -> Contact | None:
-    """The address a person used last and can still be reached at."""
+def contact_of(session: Session, person_id: int, channels: Sequence[str]) -> Contact | None:
+    """The address a person used last on one of these channels and can still be reached at."""
     return session.exec(
         select(Contact)
-        .where(Contact.person_id == person_id, col(Contact.reachable))
+        .where(
+            Contact.person_id == person_id,
+            col(Contact.reachable),
+            col(Contact.channel).in_(channels),
+        )
         .order_by(col(Contact.last_seen_at).desc(), col(Contact.id).desc())
         .limit(1)
     ).first()
