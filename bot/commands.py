@@ -257,12 +257,13 @@ class Greeting:
 class DemoPhone:
     """Somebody whose phone the demo page shows. Those with the same `phone` share one by a switch.
 
-    `group`: the phone looks into the group, where `user` speaks among others. `tries`: words to
-    tap. `opening`: the bubbles that stand there before anybody spoke, as (who, text); who is ""
-    for the bot itself.
+    `tab` is the phone's short name where the page is narrow. `group`: it looks into the group,
+    where `user` speaks among others. `tries`: words to tap. `opening`: the bubbles that stand there
+    before anybody spoke, as (who, text); who is "" for the bot itself.
     """
 
     phone: str
+    tab: str
     title: str
     subtitle: str
     user: str
@@ -277,6 +278,7 @@ class DemoData:
 
     `seed(services, session, now)` writes them; `names(session, person_ids)` gives masked names for
     the outbox; `settings` are those of the place and its office; `bot` is what the bot is called.
+    `guide` is what to try first, as (words, whose phone, what is said there).
     """
 
     cast: tuple[DemoPhone, ...]
@@ -284,6 +286,7 @@ class DemoData:
     names: Callable[[Session, Sequence[int]], Mapping[int, str]]
     settings: Mapping[str, str]
     bot: str
+    guide: tuple[tuple[str, str, str], ...] = ()
     source: str = ""
 
 

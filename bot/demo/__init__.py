@@ -1,0 +1,196 @@
+"""`hongyan demo`: phones on a page, talking to the real bot in an invented county."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+import webbrowser
+from collections.abc import Callable
+from datetime import timedelta
+from threading import Thread
+
+import structlog
+import typer
+import uvicorn
+
+from bot.app import App, services_for
+from bot.catalog import Catalog, collect
+from bot.channels.demo import Board, DemoChannel
+from bot.clock import MovableClock, SystemClock
+from bot.commands import DemoData
+from bot.context import ChannelFacts
+from bot.demo.journey import running_clock
+from bot.demo.server import CHANNEL, GROUP, Demo, screen, web
+from bot.errors import ConfigError
+from bot.settings import demo_settings
+from storage.columns import KeyRing
+from storage.tables import METADATA
+
+HOST = "127.0.0.1"
+FACTS = (
+    ChannelFacts(CHANNEL, inline=99, label="演示手机"),
+    ChannelFacts(
+        "wechat",
+        buttons=False,
+        windowed=True,
+        # As the real one: five messages within 48 hours after each that we receive.
+        windows={"any": (timedelta(hours=48), 5)},
+        label="公众号",
+    ),
+)
+
+
+def main(port: int, browser: bool) -> int:
+    """Run the demo until Ctrl-C; 0 then, 1 after one clear line if it cannot start.
+
+    Port 0 takes any free one. Everything lives in a temporary folder that is removed at the end.
+    """
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _interrupt)
+    try:
+        with _bound(port) as listening, _folder() as folder:
+            _run(folder, listening, browser)
+    except KeyboardInterrupt:
+        pass
+    except ConfigError as error:
+        typer.echo(str(error), err=True)
+        return 1
+    return 0
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _bound(port: int) -> socket.socket:
+    if not 0 <= port <= 65535:
+        raise ConfigError(f"端口须在 0 到 65535 之间，{port} 不行；如 hongyan demo --port 8000")
+    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    if os.name == "posix":
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((HOST, port))
+        listening.listen()
+    except PermissionError as error:
+        listening.close()
+        raise ConfigError(
+            f"没有权限使用端口 {port}，请换一个大于 1023 的，如 hongyan demo --port 8000"
+        ) from error
+    except OSError as error:
+        listening.close()
+        raise ConfigError(
+            f"端口 {port} 正被别的程序使用，请换一个，如 hongyan demo --port {_other(port)}"
+        ) from error
+    return listening
+
+
+def _other(port: int) -> int:
+    return port + 1 if port < 65535 else 8000
+
+
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix="hongyan-demo-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise ConfigError(
+            "临时文件夹不可写，演示放不下它的数据库；请用 TMPDIR 指定一个可写的文件夹再试"
+        ) from error
+
+
+def _run(folder: str, listening: socket.socket, browser: bool) -> None:
+    address = f"http://{HOST}:{listening.getsockname()[1]}"
+    demo = build(folder, address)
+    try:
+        # The page's stream is open for ever: it looks at `should_exit` and ends by itself.
+        server = _Server(
+            uvicorn.Config(
+                web(demo, []),
+                log_level="error",
+                access_log=False,
+                timeout_graceful_shutdown=1,
+                server_header=False,
+            ),
+            lambda: _announce(f"{address}/demo", browser),
+        )
+        demo.ending = lambda: server.should_exit
+        asyncio.run(server.serve(sockets=[listening]))
+    finally:
+        demo.app.close()
+
+
+def build(folder: str, address: str, clock: MovableClock | None = None) -> Demo:
+    """A demo with its database in `folder`, seeded; `address` is where its pages are reached."""
+    catalog = collect()
+    data = _data(catalog)
+    settings = demo_settings(
+        database_url=f"sqlite:///{folder}/demo.db",
+        public_url=address,
+        telegram_policy="full",
+        **data.settings,
+    )
+    clock = clock or running_clock(SystemClock(), settings.quiet)
+    board = Board(clock.now)
+    phones = [screen(phone) for phone in data.cast]
+    channels = {facts.name: DemoChannel(facts, board, data.bot, phones) for facts in FACTS}
+    services = services_for(
+        settings,
+        {facts.name: facts for facts in FACTS},
+        keys=KeyRing.generate(),
+        clock=clock,
+        catalog=catalog,
+    )
+    app = App(services, channels, alone=True)
+    try:
+        METADATA.create_all(services.database.engine)
+        with services.database.session() as session:
+            data.seed(services, session, clock.now())
+    except BaseException:
+        app.close()
+        raise
+    return Demo(app, board, clock, data, channels)
+
+
+def _data(catalog: Catalog) -> DemoData:
+    found = catalog.of(DemoData)
+    if len(found) != 1:
+        raise ConfigError("演示需要恰好一份虚构的人和事（DemoData），这个版本里没有")
+    return found[0]
+
+
+class _Server(uvicorn.Server):
+    """Says when it can be reached."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+
+def _announce(address: str, browser: bool) -> None:
+    typer.echo(f"演示已经就绪，请用浏览器打开：{address}")
+    typer.echo("人物全部虚构，数据只在临时文件夹里；按 Ctrl-C 结束并清除。")
+    if browser and _has_screen():
+        Thread(target=webbrowser.open, args=[address], daemon=True).start()
+
+
+def _has_screen() -> bool:
+    """Without one, Python would open a text browser in this very terminal."""
+    if sys.platform in ("darwin", "win32"):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+__all__ = ["GROUP", "build", "main"]
