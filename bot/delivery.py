@@ -326,7 +326,9 @@ class Delivery:
     async def _call(self, ready: _Ready, before: asyncio.Task[None] | None) -> None:
         if before is not None:
             await asyncio.wait([before])
-        self._results.append(await self._send(ready))
+        outcome = await self._send(ready)
+        # Looked up after the wait: the exchange swaps the list while calls are under way.
+        self._results.append(outcome)
 
     async def _send(self, ready: _Ready) -> Outcome:
         row = ready.row

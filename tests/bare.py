@@ -1,0 +1,108 @@
+"""An installation with nothing declared in it: storage, outbox and delivery on their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from bot.catalog import Catalog
+from bot.clock import BEIJING, MovableClock
+from bot.commands import Content
+from bot.context import ChannelFacts, Services, new_row
+from bot.settings import demo_settings
+from handlers.place import PLACES
+from handlers.roles import POLICY
+from storage import mailbox
+from storage.columns import KeyRing
+from storage.db import Database
+from storage.people import Contact, Person
+from storage.tables import METADATA
+
+NOON = datetime(2026, 3, 12, 12, 0, tzinfo=BEIJING)
+FACTS = ChannelFacts("memory")
+WINDOWED = ChannelFacts("window", windowed=True, windows={"any": (timedelta(hours=48), 5)})
+
+
+@dataclass
+class Bare:
+    """Services on an empty database, and a few ways to fill it."""
+
+    url: str
+    channels: Mapping[str, ChannelFacts] = field(
+        default_factory=lambda: {"memory": FACTS, "window": WINDOWED}
+    )
+    contents: Sequence[Content] = ()
+
+    def __post_init__(self) -> None:
+        self.clock = MovableClock(NOON)
+        self.database = Database(self.url, KeyRing("k1:0123456789abcdef0123456789abcdef"))
+        METADATA.create_all(self.database.engine)
+        self.services = Services(
+            self.database,
+            self.clock,
+            demo_settings(database_url=self.url),
+            Catalog({Content: list(self.contents)}, {}, POLICY, PLACES),
+            PLACES.load("huolingol", {}),
+            self.channels,
+        )
+
+    def lane(self, key: str = "memory:bulk", gap_ms: int = 0, burst: int = 1) -> None:
+        """Have a lane with these limits."""
+        with self.database.transaction() as connection:
+            mailbox.ensure_lane(connection, key, 9, gap_ms, burst)
+
+    def rows(self, count: int, **values: Any) -> list[int]:
+        """Queue so many messages to as many strangers; returns the ids of all rows."""
+        row = {
+            "occasion": "test",
+            "purpose": "answer",
+            "lane": "memory:bulk",
+            "body": '[{"t":"您好"}]',
+            "not_before": NOON,
+            "created_at": NOON,
+        }
+        with self.database.transaction() as connection:
+            mailbox.enqueue(
+                connection,
+                [
+                    new_row(**row | {"recipient": f"x{n}", "address": f"memory:t:u{n}"} | values)
+                    for n in range(count)
+                ],
+            )
+        return [row.id for row in self.all()]
+
+    def people(self, count: int, channel: str = "memory", **contact: Any) -> list[int]:
+        """So many people with one address each; returns their ids."""
+        with self.database.session() as session:
+            found = [Person(created_at=NOON) for _ in range(count)]
+            session.add_all(found)
+            session.flush()
+            for person in found:
+                address = f"{channel}:t:p{person.id}"
+                session.add(
+                    Contact(
+                        person_id=person.id or 0,
+                        channel=channel,
+                        address=address,
+                        last_seen_at=NOON,
+                        **contact,
+                    )
+                )
+            return [person.id or 0 for person in found]
+
+    def all(self) -> Sequence[Any]:
+        """Every outbox row, by id."""
+        with self.database.engine.connect() as connection:
+            return connection.execute(mailbox.TABLE.select().order_by(mailbox.TABLE.c.id)).all()
+
+    def states(self) -> dict[str, int]:
+        """How many rows are in which state."""
+        found: dict[str, int] = {}
+        for row in self.all():
+            found[row.state] = found.get(row.state, 0) + 1
+        return found
+
+    def close(self) -> None:
+        self.database.close()

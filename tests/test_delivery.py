@@ -1,0 +1,248 @@
+"""The delivery loop: what a channel's answer makes of a row, in order, once, and after trouble."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from bot.commands import Content
+from bot.delivery import TRIES, Delivery
+from bot.errors import SendError
+from bot.messages import Address, Part, dump_reply, say
+from storage.campaigns import Campaign
+from tests.bare import NOON, Bare
+from tests.world import MemoryChannel
+
+
+@dataclass
+class Line(MemoryChannel):
+    """A channel that can hold its calls back."""
+
+    gate: asyncio.Event | None = None
+    seen: list[str] = field(default_factory=list)
+
+    async def send(self, address: Address, part: Part, key: str) -> str:
+        self.seen.append(key)
+        if self.gate is not None:
+            await self.gate.wait()
+        return await super().send(address, part, key)
+
+
+def greet(_services: object, _session: object, campaign: Campaign, people: object) -> object:
+    return {person: say(f"{campaign.template}{person}") for person in people}  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Iterator[Bare]:
+    made = Bare(f"sqlite:///{tmp_path}/bare.db", contents=[Content("greeting", greet)])  # type: ignore[arg-type]
+    made.lane()
+    yield made
+    made.close()
+
+
+def drain(bare: Bare, channel: MemoryChannel) -> Delivery:
+    delivery = Delivery(bare.services, {"memory": channel}, alone=True, chance=lambda: 0.5)
+    asyncio.run(delivery.until_idle())
+    return delivery
+
+
+def test_every_row_is_sent_once(bare: Bare) -> None:
+    bare.rows(300)
+    channel = MemoryChannel()
+    drain(bare, channel)
+    drain(bare, channel)
+    assert len({address for address, _part in channel.sent}) == len(channel.sent) == 300
+    assert bare.states() == {"sent": 300}
+
+
+def test_two_rows_to_one_person_arrive_in_order(bare: Bare) -> None:
+    for number in range(5):
+        body = dump_reply(say(str(number)))
+        bare.rows(1, occasion=f"o{number}", body=body)
+    channel = MemoryChannel()
+    drain(bare, channel)
+    assert [part.text for _address, part in channel.sent] == ["0", "1", "2", "3", "4"]
+
+
+def test_a_passing_fault_is_tried_again_later(bare: Bare) -> None:
+    bare.rows(1)
+    channel = MemoryChannel(failures=[SendError("busy")])
+    drain(bare, channel)
+    assert [(row.state, row.attempts) for row in bare.all()] == [("queued", 1)]
+    assert bare.all()[0].not_before == NOON + timedelta(seconds=2)
+    bare.clock.advance(seconds=3)
+    drain(bare, channel)
+    assert bare.states() == {"sent": 1}
+
+
+def test_it_gives_up_after_some_tries(bare: Bare) -> None:
+    bare.rows(1)
+    channel = MemoryChannel(failures=[SendError("busy") for _ in range(TRIES)])
+    for _try in range(TRIES):
+        drain(bare, channel)
+        bare.clock.advance(minutes=10)
+    assert [(row.state, row.reason) for row in bare.all()] == [("dead", "busy")]
+
+
+def test_a_permanent_fault_is_not_tried_again(bare: Bare) -> None:
+    bare.rows(1)
+    drain(bare, MemoryChannel(failures=[SendError("too_long", permanent=True)]))
+    assert [(row.state, row.reason) for row in bare.all()] == [("failed", "too_long")]
+
+
+def test_what_may_have_left_is_unknown_and_not_sent_again(bare: Bare) -> None:
+    bare.rows(1)
+    channel = MemoryChannel(failures=[SendError("timeout", unknown=True)])
+    drain(bare, channel)
+    bare.clock.advance(days=1)
+    drain(bare, channel)
+    assert bare.states() == {"unknown": 1}
+    assert channel.sent == []
+
+
+def test_an_answer_that_may_have_left_is_rather_said_twice(bare: Bare) -> None:
+    bare.rows(1, repeatable=True)
+    channel = MemoryChannel(failures=[SendError("timeout", unknown=True)])
+    drain(bare, channel)
+    bare.clock.advance(minutes=1)
+    drain(bare, channel)
+    assert bare.states() == {"sent": 1}
+
+
+def test_patience_asked_for_is_not_a_try(bare: Bare) -> None:
+    bare.rows(1)
+    drain(bare, MemoryChannel(failures=[SendError("flood", retry_after=30.0)]))
+    assert [(row.state, row.attempts) for row in bare.all()] == [("queued", 0)]
+    assert bare.all()[0].not_before == NOON + timedelta(seconds=30)
+
+
+def test_a_closed_window_defers(bare: Bare) -> None:
+    bare.rows(1)
+    drain(bare, MemoryChannel(failures=[SendError("window", permanent=True)]))
+    assert [(row.state, row.reason) for row in bare.all()] == [("deferred", "window")]
+
+
+def test_the_rest_of_several_bubbles_is_sent_after_a_fault(bare: Bare) -> None:
+    bare.rows(1, body=dump_reply(say("一").then("二").then("三")))
+    channel = MemoryChannel()
+    drain_once = [None, SendError("busy")]
+
+    @dataclass
+    class Second(MemoryChannel):
+        async def send(self, address: Address, part: Part, key: str) -> str:
+            if drain_once and (error := drain_once.pop(0)) is not None:
+                raise error
+            return await channel.send(address, part, key)
+
+    drain(bare, Second())
+    assert bare.all()[0].parts_sent == 1
+    bare.clock.advance(minutes=1)
+    drain(bare, Second())
+    assert [part.text for _address, part in channel.sent] == ["一", "二", "三"]
+
+
+def test_a_channels_bug_leaves_the_row_unknown(bare: Bare) -> None:
+    bare.rows(1)
+    drain(bare, MemoryChannel(failures=[ZeroDivisionError()]))
+    assert [(row.state, row.reason) for row in bare.all()] == [("unknown", "bug")]
+
+
+def letter(bare: Bare, kind: str = "greeting") -> int:
+    with bare.database.session() as session:
+        row = Campaign(
+            number="B-1",
+            kind=kind,
+            title="",
+            occasion="b:1",
+            purpose="letter",
+            template="您好",
+            created_at=NOON,
+        )
+        session.add(row)
+        session.flush()
+        return row.id or 0
+
+
+def test_a_campaign_is_worded_when_it_leaves(bare: Bare) -> None:
+    number = letter(bare)
+    [person] = bare.people(1)
+    bare.rows(1, campaign_id=number, person_id=person, body=None)
+    channel = MemoryChannel()
+    drain(bare, channel)
+    assert [part.text for _address, part in channel.sent] == [f"您好{person}"]
+    assert len(bare.all()[0].body_hash) == 64
+
+
+def test_what_cannot_be_worded_fails_and_says_so(bare: Bare) -> None:
+    number = letter(bare, "nobody knows this kind")
+    [person] = bare.people(1)
+    bare.rows(1, campaign_id=number, person_id=person, body=None)
+    drain(bare, MemoryChannel())
+    assert [(row.state, row.reason) for row in bare.all()] == [("failed", "render")]
+
+
+def test_stopping_finishes_the_calls_under_way_and_gives_the_rest_back(bare: Bare) -> None:
+    bare.rows(500)
+    channel = Line()
+
+    async def run() -> None:
+        channel.gate = asyncio.Event()
+        delivery = Delivery(bare.services, {"memory": channel}, alone=True, in_flight=8)
+        task = asyncio.create_task(delivery.run())
+        while len(channel.seen) < 8:
+            await asyncio.sleep(0.001)
+        task.cancel()
+        await asyncio.sleep(0)
+        channel.gate.set()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(run())
+    assert bare.states() == {"sent": 8, "queued": 492}
+
+
+def test_never_more_calls_than_slots(bare: Bare) -> None:
+    bare.rows(100)
+    channel = Line()
+    most = 0
+
+    async def run() -> None:
+        nonlocal most
+        channel.gate = asyncio.Event()
+        delivery = Delivery(bare.services, {"memory": channel}, alone=True, in_flight=8)
+        task = asyncio.create_task(delivery.until_idle())
+        while len(channel.seen) < 8:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.05)
+        most = len(channel.seen)
+        assert bare.states()["sending"] == 8
+        channel.gate.set()
+        await task
+
+    asyncio.run(run())
+    assert most == 8
+    assert bare.states() == {"sent": 100}
+
+
+def test_a_database_in_trouble_loses_no_result(bare: Bare) -> None:
+    """The acknowledgement fails; it is kept and written when the database is back."""
+    bare.rows(3)
+    channel = MemoryChannel()
+    delivery = Delivery(bare.services, {"memory": channel}, alone=True)
+    broken = {"times": 2}
+    real = delivery._write
+
+    def write(*arguments: object) -> object:
+        if arguments[0] and broken["times"]:
+            broken["times"] -= 1
+            raise OSError("disk")
+        return real(*arguments)  # type: ignore[arg-type]
+
+    delivery._write = write  # type: ignore[method-assign, assignment]  # the disk, not our code
+    asyncio.run(delivery.until_idle())
+    assert bare.states() == {"sent": 3}
+    assert len(channel.sent) == 3
