@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from sqlmodel import select
 from starlette.routing import BaseRoute
 
 from bot.app import App, services_for
@@ -20,7 +21,6 @@ from bot.context import ChannelFacts
 from bot.errors import SendError
 from bot.messages import Address, Chat, Inbound, Kind, Part
 from bot.settings import demo_settings
-from storage.columns import KeyRing
 from storage.db import Database
 from storage.people import Contact, Grant
 from storage.tables import METADATA
@@ -191,7 +191,7 @@ class World:
         """The person's id, made if they have never spoken."""
         address = str(Address("memory", "test", who))
         with self.database.session() as session:
-            found = session.query(Contact).filter_by(address=address).first()
+            found = session.exec(select(Contact).where(Contact.address == address)).first()
             if found is not None:
                 return found.person_id
         self.says(who, "菜单")
