@@ -17,6 +17,7 @@ from bot.context import Services
 from bot.messages import Address
 from handlers.forms.cities import City, parse_city
 from handlers.forms.names import salutation_options
+from handlers.notices import current
 from handlers.place import Place, place_of
 from handlers.purposes import PROFILE
 from handlers.roles import ROLE_WORDS, Role
@@ -257,10 +258,11 @@ class _Writer:
         assert person.id is not None
         city = _city(one.city)
         profiles, number = self.place.profiles, one.number
+        year = beijing(self.now).year
         registered = self.now - timedelta(days=30 + number * 7 % 500)
         profile = MemberProfile(
             person_id=person.id,
-            number=f"HY-{beijing(self.now).year}-{next_number(self.session, 'profile'):06d}",
+            number=f"HY-{year}-{next_number(self.session, f'profile:{year}'):06d}",
             name=one.name,
             hometown_tie=profiles.ties[number * 5 % len(profiles.ties)],
             country=city.country,
@@ -289,12 +291,13 @@ class _Writer:
     def consent(self, person_id: int, action: str, at: datetime | None = None) -> None:
         """A line of the ledger and its last word."""
         moment = at or self.now - timedelta(days=20)
+        told = current(self.place)
         entry = ConsentEntry(
             person_id=person_id,
             scope=PROFILE,
             action=action,
-            version="v3",
-            notice_hash="",
+            version=told.version,
+            notice_hash=told.hash,
             at=moment,
             channel="demo",
             source="",
@@ -379,13 +382,14 @@ class _Writer:
         """Two projects a team: one signed, one still in talks."""
         assert team.id is not None
         month_ago = beijing(self.now).date() - timedelta(days=40 + number)
-        for offset, (kind, stage, planned) in enumerate(
-            (("铝基新材料", Stage.SIGNED, 12_000), ("牧草深加工", Stage.IN_TALKS, 8_000))
+        for kind, stage, planned in (
+            ("铝基新材料", Stage.SIGNED, 12_000),
+            ("牧草深加工", Stage.IN_TALKS, 8_000),
         ):
             signed = stage is Stage.SIGNED
             self.session.add(
                 Project(
-                    code=f"P{number * 2 + offset + 1:02d}",
+                    code=f"P{next_number(self.session, 'project'):02d}",
                     team_id=team.id,
                     name=f"{team.center}{kind}项目",
                     investor=f"{team.center}某{kind[:2]}公司",

@@ -13,6 +13,7 @@ from typing import Any
 from starlette.routing import BaseRoute
 
 from bot.channels.base import Receive
+from bot.clock import beijing
 from bot.context import ChannelFacts
 from bot.errors import SendError
 from bot.messages import Address, Choice, File, Part
@@ -117,7 +118,7 @@ def as_json(bubble: Bubble) -> dict[str, Any]:
         "user": bubble.user,
         "who": bubble.who,
         "text": bubble.text,
-        "at": bubble.at.isoformat(),
+        "at": beijing(bubble.at).isoformat(),
         "mine": bubble.mine,
         "asked": bubble.asked,
         "choices": [choice.label for choice in bubble.choices],

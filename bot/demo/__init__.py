@@ -50,15 +50,9 @@ def main(port: int, browser: bool) -> int:
 
     Port 0 takes any free one. Everything lives in a temporary folder that is removed at the end.
     """
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-    for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), _interrupt)
     try:
         with _bound(port) as listening, _folder() as folder:
+            _be_quiet_and_tidy()
             _run(folder, listening, browser)
     except KeyboardInterrupt:
         pass
@@ -66,6 +60,17 @@ def main(port: int, browser: bool) -> int:
         typer.echo(str(error), err=True)
         return 1
     return 0
+
+
+def _be_quiet_and_tidy() -> None:
+    """Only what concerns the person before the screen is said; every way to end cleans up."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _interrupt)
 
 
 def _interrupt(_number: int, _frame: object) -> None:
