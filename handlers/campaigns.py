@@ -1,0 +1,887 @@
+"""The life of a campaign: preview, dry run, freezing, approval, release, progress, stop, receipts.
+
+Letters, invitations and broadcasts differ in who writes them; from here on they are the same.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+
+from sqlalchemy import func
+from sqlmodel import Session, col, select
+
+from bot import planning
+from bot.clock import show_time
+from bot.commands import Approvable, JobKind, Purpose, command, tick
+from bot.context import Context, Sender, Services, outbox_row
+from bot.errors import UserError
+from bot.forms import Ask, Form
+from bot.heart import fire
+from bot.messages import Address, Inbound, Part, Reply, say
+from bot.normalize import Miss
+from bot.planning import Moment, Plan
+from handlers import approvals
+from handlers.approvals import CODE_LENGTH
+from handlers.composition import Check, Text, check, checked_text, fingerprint, specimens
+from handlers.place import Place, here, place_of
+from handlers.purposes import DUTY, DUTY_NOW
+from handlers.roles import STAFF, Role
+from handlers.segments import Segment, Vocabulary, people_of
+from storage import mailbox
+from storage.approvals import Approval
+from storage.campaigns import Campaign, CampaignState
+from storage.events import Event, Rsvp, RsvpState
+from storage.jobs import Job
+from storage.mailbox import STATE_WORDS, State
+from storage.people import Role as Held
+from storage.people import grants_of, people_with_role
+from storage.profiles import MemberProfile
+from storage.sequences import next_number
+
+KIND = "campaign"
+AT_ONCE = 500  # recipients that are checked while the coordinator waits; more is a job
+SAMPLED = 300  # recipients among whom the shortest and the longest text are looked for
+STAYS_GOOD = timedelta(days=7)  # how long a broadcast may wait for somebody's reply window
+HIGHER_OFFICES = re.compile("市委|市政府|县委|县政府|旗委|旗政府|领导小组")
+LONGEST_SIGNATURE = 24  # a longer line is a sentence that only mentions an office
+LINK = re.compile(r"https?://|www\.|\b[\w-]+\.(?:com|cn|net|org|gov)\b", re.IGNORECASE)
+
+STATE_LABELS: Mapping[CampaignState, str] = {
+    CampaignState.DRAFT: "草稿",
+    CampaignState.SUBMITTED: "待审批",
+    CampaignState.RUNNING: "已批准",
+    CampaignState.PAUSED: "已暂停",
+    CampaignState.CANCELLED: "已取消",
+    CampaignState.REJECTED: "被驳回",
+    CampaignState.DONE: "已完成",
+}
+REASON_LABELS: Mapping[str, str] = {
+    "blocked": "取关",
+    "unsubscribed": "退订",
+    "consent": "撤回同意",
+    "withdrawn": "撤回同意",
+    "erased": "已删除档案",
+    "window": "待其来信",
+    "quota": "额度用完",
+    "rate": "限流",
+    "expired": "过时",
+    "render": "内容对不上",
+    "cancelled": "人工取消",
+    "worker_lost": "发送中断",
+    "timeout": "超时",
+}
+LEFT = (State.SENT, State.DELIVERED, State.READ)
+ON_ITS_WAY = (State.QUEUED, State.LEASED, State.SENDING, State.AWAITING_STAFF)
+OPEN_STATES = (CampaignState.RUNNING, CampaignState.PAUSED)
+
+
+# - making and changing one -
+
+
+def unsaved(
+    text: Text, segment: Segment, place: Place, moment: Moment | None, now: datetime
+) -> Campaign:
+    """A campaign that only stands in memory, to be looked at."""
+    checked_text(text)
+    return Campaign(
+        number="",
+        kind=text.kind,
+        title=text.title,
+        occasion="",
+        purpose=text.purpose,
+        template=text.template,
+        facts=text.facts(place),
+        audience=segment.dump(),
+        object=text.object,
+        created_at=now,
+        not_before=moment.at if moment else None,
+        local_time=moment.local if moment else True,
+        expires_at=moment.latest if moment else None,
+    )
+
+
+def create(
+    session: Session,
+    campaign: Campaign,
+    *,
+    words: str = "",
+    occasion: str = "",
+    created_by: int | None = None,
+) -> Campaign:
+    """Keep an unsaved campaign as a draft with a number.
+
+    `words` are how the coordinator named the segment; `occasion` is the key under which nobody gets
+    it twice.
+    """
+    campaign.number = f"B-{next_number(session, KIND):04d}"
+    campaign.occasion = occasion or f"{KIND}:{campaign.number}"
+    campaign.words, campaign.created_by = words, created_by
+    session.add(campaign)
+    session.flush()
+    return campaign
+
+
+def values_of(campaign: Campaign) -> dict[str, Any]:
+    """What fills the campaign's template besides the person."""
+    values: dict[str, Any] = json.loads(campaign.facts)["values"]
+    return values
+
+
+def document_of(campaign: Campaign) -> str:
+    """The 文号 under which it may be signed for a higher office."""
+    document: str = json.loads(campaign.facts)["document"]
+    return document
+
+
+def must_be_unsent(context: Context, campaign: Campaign) -> None:
+    """Take a campaign's rows back to change it; raises UserError once anything has left."""
+    if campaign.state in (CampaignState.DONE, CampaignState.CANCELLED):
+        raise UserError(
+            f"{campaign.number} {STATE_LABELS[CampaignState(campaign.state)]}，不能再改。"
+        )
+    if campaign.id is None or campaign.state not in OPEN_STATES:
+        return
+    mailbox.hold(context.session.connection(), campaign.id)
+    counts = mailbox.progress(context.session.connection(), campaign.id)
+    gone = sum(n for (state, _why), n in counts.items() if state not in mailbox.WAITING)
+    if gone:
+        raise UserError(
+            f"{campaign.number} 已开始发送，不能再改。"
+            f"可「群发 取消 {campaign.number}」停下未发的，或「更正 {campaign.number}」。"
+        )
+
+
+def rewrite(
+    context: Context,
+    campaign: Campaign,
+    *,
+    values: Mapping[str, Any] | None = None,
+    document: str = "",
+) -> None:
+    """Change what a campaign says; whatever was approved of it is void."""
+    facts = json.loads(campaign.facts)
+    facts["values"] |= values or {}
+    if document:
+        facts["document"] = document
+    back_to_draft(context, campaign)
+    campaign.facts = json.dumps(facts, ensure_ascii=False, sort_keys=True)
+    context.session.add(campaign)
+    context.audit("campaign.change", _object(campaign))
+
+
+def replace_with(context: Context, campaign: Campaign, fresh: Campaign, words: str) -> None:
+    """Let a campaign say what an unsaved one says; whatever was approved of it is void."""
+    back_to_draft(context, campaign)
+    for name in ("kind", "title", "purpose", "template", "facts", "audience", "object"):
+        setattr(campaign, name, getattr(fresh, name))
+    for name in ("not_before", "local_time", "expires_at"):
+        setattr(campaign, name, getattr(fresh, name))
+    campaign.words = words
+    context.session.add(campaign)
+    context.audit("campaign.change", _object(campaign))
+
+
+def back_to_draft(context: Context, campaign: Campaign) -> None:
+    """Undo submission and approval: the list is forgotten, the code fits nothing any more."""
+    must_be_unsent(context, campaign)
+    approvals.void(context.session, KIND, campaign.number)
+    _reset(context.session, campaign, CampaignState.DRAFT)
+
+
+def _reset(session: Session, campaign: Campaign, state: CampaignState) -> None:
+    planning.thaw(session, campaign)
+    campaign.state, campaign.content_hash, campaign.recipients_hash = state, "", ""
+    session.add(campaign)
+    session.flush()
+
+
+def _object(campaign: Campaign) -> str:
+    return f"{KIND}:{campaign.number}"
+
+
+def find(session: Session, said: str) -> Campaign:
+    """A campaign by what somebody typed (B-0001, b1, 1); raises UserError."""
+    found = re.fullmatch(r"[Bb]?\s*[-－—]?\s*(\d{1,8})", said.strip())
+    campaign = (
+        found
+        and session.exec(
+            select(Campaign).where(Campaign.number == f"B-{int(found[1]):04d}")
+        ).first()
+    )
+    if not campaign:
+        raise UserError(f"没有编号为「{said}」的群发。回「群发 进度」看最近几次。")
+    return campaign
+
+
+# - looking at it -
+
+
+def purpose_of(services: Services, campaign: Campaign) -> Purpose:
+    """Why it is sent: which consent and which topic it needs."""
+    return services.catalog.purpose(campaign.purpose)
+
+
+def plan_of(services: Services, session: Session, campaign: Campaign, now: datetime) -> Plan:
+    """Who of its audience would get it."""
+    people = people_of(campaign, now)
+    return planning.plan(services, session, people, purpose_of(services, campaign), now)
+
+
+def counted(services: Services, plan: Plan) -> str:
+    """A plan in words: how many, why not, by which channel."""
+    always = ("unsubscribed", "consent", "withdrawn", "unreachable")
+    left_out = "、".join(
+        f"{planning.REASONS[reason]} {plan.left_out.get(reason, 0)}"
+        for reason in (*always, *(r for r in planning.REASONS if r not in always))
+        if reason in always or plan.left_out.get(reason)
+    )
+    channels = " ".join(f"{_channel(services, c)}{n}" for c, n in sorted(plan.now.items()))
+    waiting = sum(plan.waiting.values())
+    later = f"；顺延 {waiting} 人（待其下次来信时送达）" if waiting else ""
+    by_channel = f"（{channels}）" if channels else ""
+    return (
+        f"命中 {plan.matched} 人；排除：{left_out}。可发 {plan.reachable} 人{by_channel}{later}。"
+    )
+
+
+def _channel(services: Services, name: str) -> str:
+    return services.channels[name].label or name
+
+
+def recipients(
+    services: Services, session: Session, campaign: Campaign, now: datetime, count: int
+) -> Sequence[int]:
+    """Some of those who would get it."""
+    purpose = purpose_of(services, campaign)
+    return planning.sample(services, session, people_of(campaign, now), purpose, now, count)
+
+
+def preview(context: Context, campaign: Campaign, count: int = 4) -> Reply:
+    """The text as real people would get it, and whether anything is wrong with it.
+
+    Looking at somebody's letter is looking at their file, so each is noted in the audit log.
+    """
+    session, now = context.session, context.now
+    people = recipients(context.services, session, campaign, now, SAMPLED)
+    if not people:
+        raise UserError("这个对象里眼下没有能收到的人，没有可预览的。")
+    parts = []
+    for one in specimens(campaign, session, people, now)[:count]:
+        size = f"{len(one.text)} 字、{len(one.text.encode())} 字节"
+        parts.append(Part(f"【{one.why}　{size}】\n{one.text}"))
+        context.audit(
+            "member.view", f"person:{one.reader.person_id}", f"预览 {campaign.number or '草稿'}"
+        )
+    return Reply((*parts, Part(check(campaign, session, people, now).words)))
+
+
+# - submitting -
+
+
+@dataclass(frozen=True)
+class Eyes:
+    """How many others must agree, and whether one of them must be a leader."""
+
+    needed: int
+    role: Role | None = None
+
+
+def eyes_for(campaign: Campaign, count: int, place: Place) -> Eyes:
+    """The rules of requirements §6.3."""
+    to_all = campaign.kind == "letter" and campaign.audience == Segment().dump()
+    if to_all or count > place.approvals.leader_above:
+        return Eyes(2, Role.LEADER)
+    if _higher_office(campaign):
+        return Eyes(1, Role.LEADER)
+    linked = LINK.search(campaign.template + json.dumps(values_of(campaign), ensure_ascii=False))
+    if count > place.approvals.second_person_above or linked:
+        return Eyes(1)
+    return Eyes(0)
+
+
+def _higher_office(campaign: Campaign) -> bool:
+    values = values_of(campaign)
+    return names_higher_office(values.get("signatory", ""), values.get("text", ""))
+
+
+def names_higher_office(signatory: str, text: str = "") -> bool:
+    """Is it signed, below or in its own last lines, for the party committee, the government or a
+    leading group?"""
+    last = text.strip().splitlines()[-2:]
+    signed = [signatory, *(line for line in last if len(line.strip()) <= LONGEST_SIGNATURE)]
+    return any(HIGHER_OFFICES.search(line) for line in signed)
+
+
+def submit(context: Context, campaign: Campaign) -> Reply:
+    """Fill it in for every recipient, freeze the list, and ask those who must agree."""
+    owed = here(context).missing()
+    if owed:
+        raise UserError(f"还缺设置：{'、'.join(owed)}。补齐前不能群发，请告诉管理员。")
+    if _higher_office(campaign) and not document_of(campaign):
+        raise UserError("落款代表上级机关，须写明批准文号，如「信件 提交 中秋 文号」。")
+    if campaign.expires_at is not None and _too_late(campaign, context.now):
+        raise UserError("已经过了最晚的发送时间，不能再送审。")
+    back_to_draft(context, campaign)
+    plan = plan_of(context.services, context.session, campaign, context.now)
+    if not plan.frozen:
+        raise UserError(f"没有能发的人。{counted(context.services, plan)}")
+    if plan.frozen > AT_ONCE:
+        return _submit_later(context, campaign, plan.frozen)
+    people = recipients(context.services, context.session, campaign, context.now, AT_ONCE)
+    return _seal(context, campaign, check(campaign, context.session, people, context.now))
+
+
+def _too_late(campaign: Campaign, now: datetime) -> bool:
+    """Even in the westernmost zone its last hour is over."""
+    assert campaign.expires_at is not None
+    west = timedelta(hours=20) if campaign.local_time else timedelta()
+    return campaign.expires_at + west <= now
+
+
+def _seal(context: Context, campaign: Campaign, found: Check) -> Reply:
+    """Freeze a campaign that passed its dry run, and ask for approval."""
+    if not found.passed:
+        raise UserError(f"没有送审：{found.words}请改好再提交。")
+    services, session, now = context.services, context.session, context.now
+    assert campaign.not_before is not None
+    moment = Moment(campaign.not_before, campaign.local_time, campaign.expires_at)
+    purpose = purpose_of(services, campaign)
+    count = planning.freeze(
+        services, session, campaign, people_of(campaign, now), purpose, moment, now
+    )
+    campaign.content_hash = fingerprint(campaign)
+    campaign.state, campaign.submitted_at = CampaignState.SUBMITTED, now
+    campaign.created_by = context.person_id
+    session.add(campaign)
+    context.audit("campaign.submit", _object(campaign), f"{count}人")
+    eyes = eyes_for(campaign, count, here(context))
+    code = campaign.content_hash[:CODE_LENGTH]
+    if not eyes.needed:
+        return say(
+            f"{campaign.number}：{found.words}\n"
+            f"{count}人，不超过{here(context).approvals.second_person_above}人，由您自己确认。"
+            f"请回「确认发送 {code}」。"
+        )
+    approvals.request(
+        context,
+        KIND,
+        campaign.number,
+        f"{campaign.title}（{count}人）",
+        campaign.content_hash,
+        needed=eyes.needed,
+        role_needed=eyes.role,
+        number=campaign.number,
+    )
+    return say(
+        f"已送审 {campaign.number}，等待审批（{here(context).approvals.hours}小时）。"
+        f"{_who(eyes)}哈希 {code}。\n{found.words}"
+    )
+
+
+def _who(eyes: Eyes) -> str:
+    if eyes.needed > 1:
+        return f"须{eyes.needed}人同意，其中一位领导。"
+    return "须一位领导同意。" if eyes.role else "须另一名统筹员或领导同意。"
+
+
+def _submit_later(context: Context, campaign: Campaign, count: int) -> Reply:
+    payload = {"campaign": campaign.id, "by": context.person_id}
+    job = Job(
+        kind="campaign_check",
+        person_id=context.person_id,
+        payload=json.dumps(payload),
+        created_at=context.now,
+    )
+    context.session.add(job)
+    return say(f"{campaign.number}：正在逐份核对 {count} 份，完成后告诉您并送审。")
+
+
+def _check_chunk(services: Services, session: Session, job: Job, now: datetime) -> bool:
+    """Fill in the next few hundred; after the last one freeze and ask for approval."""
+    payload, cursor = json.loads(job.payload), json.loads(job.cursor)
+    campaign = session.get_one(Campaign, payload["campaign"])
+    if campaign.state != CampaignState.DRAFT:
+        return True
+    found = Check(**cursor.get("found", {}))
+    people = people_of(campaign, now).where(col(MemberProfile.person_id) > cursor.get("after", 0))
+    purpose = purpose_of(services, campaign)
+    chunk = planning.sample(services, session, people, purpose, now, AT_ONCE)
+    if chunk:
+        found = found.plus(check(campaign, session, chunk, now))
+        job.cursor = json.dumps({"after": chunk[-1], "found": asdict(found)})
+        return False
+    session.flush()
+    context = _in_the_name_of(services, session, payload["by"], f"job-{job.id}", now)
+    try:
+        with context.work():
+            fresh = context.session.get_one(Campaign, payload["campaign"])
+            reply = _seal(context, fresh, found)
+    except UserError as error:
+        reply = say(str(error))
+    with context.work():
+        context.send(payload["by"], reply, occasion=f"campaign_check:{job.id}", purpose=DUTY_NOW)
+    mailbox.enqueue(session.connection(), context.outgoing)
+    session.expire_all()
+    return True
+
+
+CHECKING = JobKind("campaign_check", _check_chunk)
+
+
+def _in_the_name_of(
+    services: Services, session: Session, person_id: int, source: str, now: datetime
+) -> Context:
+    """A context for work that somebody asked for and that is finished while they are away."""
+    held = [Held(g.role, g.unit_id, g.team_id) for g in grants_of(session, person_id, now)]
+    inbound = Inbound(source, Address("job", "", ""), "", now)
+    return Context(services, session.connection(), inbound, Sender(person_id, roles=held), now)
+
+
+# - approval -
+
+
+def _show(context: Context, approval: Approval) -> Reply:
+    campaign = find(context.session, approval.object)
+    segment = Segment.load(campaign.audience)
+    counts = counted(
+        context.services, plan_of(context.services, context.session, campaign, context.now)
+    )
+    document = document_of(campaign)
+    assert campaign.id is not None
+    frozen = planning.frozen_count(context.session, campaign.id)
+    lines = [
+        f"{campaign.number}「{campaign.title}」",
+        f"条件：{segment.echo(Vocabulary.of(here(context)))}",
+        f"名单已锁定 {frozen} 人。眼下：{counts}",
+        f"时间：{_when(campaign)}",
+        f"批准文号：{document}" if document else "",
+        "费用：0（不用短信和付费模板）",
+        f"内容哈希 {campaign.content_hash[:CODE_LENGTH]}",
+    ]
+    return preview(context, campaign, 3).then("\n".join(line for line in lines if line))
+
+
+def _when(campaign: Campaign) -> str:
+    assert campaign.not_before is not None
+    if not campaign.local_time:
+        return "批准后立即发（静默时段顺延）"
+    latest = campaign.expires_at
+    until = f"，{show_time(latest)}后不再发" if latest else ""
+    return f"{show_time(campaign.not_before)}（收件人当地时间，静默时段顺延）{until}"
+
+
+def _granted(context: Context, approval: Approval) -> Reply:
+    return launch(context, find(context.session, approval.object), approval.content_hash)
+
+
+def _refused(context: Context, approval: Approval) -> Reply:
+    campaign = find(context.session, approval.object)
+    _reset(context.session, campaign, CampaignState.REJECTED)
+    return say(f"{campaign.number} 没有发出，改好后可重新提交。")
+
+
+APPROVABLE = Approvable(KIND, "群发", _show, _granted, _refused)
+
+
+def launch(context: Context, campaign: Campaign, approved: str) -> Reply:
+    """Release the frozen rows, if everything is still what was approved."""
+    assert campaign.id is not None
+    intact = (
+        campaign.state == CampaignState.SUBMITTED
+        and fingerprint(campaign) == campaign.content_hash == approved
+        and planning.recipients_hash(context.session, campaign.id) == campaign.recipients_hash
+    )
+    if not intact:
+        raise UserError(f"{campaign.number} 在送审后有变动，不能发。请重新提交。")
+    if campaign.expires_at is not None and _too_late(campaign, context.now):
+        raise UserError(f"{campaign.number} 已过最晚发送时间，不能再发。")
+    campaign.state = CampaignState.RUNNING
+    context.session.add(campaign)
+    context.session.flush()
+    purpose = purpose_of(context.services, campaign)
+    planning.release(context.services, context.session, campaign, purpose, context.now)
+    context.audit("campaign.release", _object(campaign))
+    return say(f"{campaign.number}「{campaign.title}」：{_when(campaign)}。")
+
+
+@command("确认发送", roles=(Role.COORDINATOR,), needs_argument=True, section="统筹")
+def confirm(context: Context, argument: str) -> Reply:
+    """`确认发送 3fa9`: one's own word for a small campaign."""
+    code = argument.strip().lower()
+    waiting = context.session.exec(
+        select(Campaign).where(
+            Campaign.state == CampaignState.SUBMITTED, Campaign.created_by == context.person_id
+        )
+    ).all()
+    found = [c for c in waiting if len(code) >= CODE_LENGTH and c.content_hash.startswith(code)]
+    if not found:
+        raise UserError(f"没有等您确认的内容对得上「{argument}」。内容可能改过，请重新提交。")
+    campaign = found[0]
+    assert campaign.id is not None
+    count = planning.frozen_count(context.session, campaign.id)
+    if eyes_for(campaign, count, here(context)).needed:
+        raise UserError(f"{campaign.number} 须由另一位统筹员或领导审批，不能自己确认。")
+    return launch(context, campaign, campaign.content_hash)
+
+
+# - under way -
+
+
+def _pick(context: Context, argument: str, states: Sequence[CampaignState], what: str) -> Campaign:
+    """The campaign somebody means; without a number the only one it can be."""
+    if argument.strip():
+        return find(context.session, argument)
+    found = context.session.exec(
+        select(Campaign).where(col(Campaign.state).in_(states)).order_by(col(Campaign.id).desc())
+    ).all()
+    if not found:
+        raise UserError(f"现在没有可以{what}的群发。")
+    if len(found) > 1:
+        listed = "\n".join(f"{c.number}　{c.title}" for c in found[:9])
+        raise UserError(f"有{len(found)}个群发，请带上编号再说一次：\n{listed}")
+    return found[0]
+
+
+@command("群发 进度", help="群发 进度 B-0001：看发到哪了", section="统筹", roles=STAFF,
+         feature="broadcasts", reads=True)  # fmt: skip
+def progress(context: Context, argument: str) -> Reply:
+    """How far a campaign is; without a number the ones under way, or the last few."""
+    if argument:
+        return say(progress_words(context, find(context.session, argument)))
+    query = select(Campaign).order_by(col(Campaign.id).desc())
+    running = context.session.exec(query.where(col(Campaign.state).in_(OPEN_STATES))).all()
+    if running:
+        return say("\n".join(progress_words(context, campaign) for campaign in running[:5]))
+    last = context.session.exec(query.limit(5)).all()
+    if not last:
+        return say("还没有群发过。回「群发」开始。")
+    listed = [f"{c.number}　{c.title}　{STATE_LABELS[CampaignState(c.state)]}" for c in last]
+    return say("最近的群发：\n" + "\n".join(listed))
+
+
+def progress_words(context: Context, campaign: Campaign) -> str:
+    """One campaign's progress with reasons and an estimate."""
+    assert campaign.id is not None
+    connection = context.session.connection()
+    counts = mailbox.progress(connection, campaign.id)
+    total, by_state = sum(counts.values()), _by_state(counts)
+    sent = sum(by_state.get(state, 0) for state in LEFT)
+    delivered = by_state.get(State.DELIVERED, 0) + by_state.get(State.READ, 0)
+    words = [f"已发 {sent}/{total}"]
+    if delivered:
+        words.append(f"送达 {delivered}")
+    failed = (State.FAILED, State.DEAD)
+    words.append(f"失败 {_with_reasons(counts, failed)}")
+    for states in ((State.UNKNOWN,), (State.SUPPRESSED,), (State.DEFERRED,), (State.EXPIRED,),
+                   (State.CANCELLED,), (State.HELD,)):  # fmt: skip
+        if by_state.get(states[0]):
+            words.append(f"{STATE_WORDS[states[0]]} {_with_reasons(counts, states)}")
+    state = STATE_LABELS[CampaignState(campaign.state)]
+    left = _time_left(context, campaign)
+    return f"{campaign.number}「{campaign.title}」{state}：{'，'.join(words)}。{left}"
+
+
+def _by_state(counts: Mapping[tuple[State, str], int]) -> dict[State, int]:
+    found: dict[State, int] = {}
+    for (state, _reason), count in counts.items():
+        found[state] = found.get(state, 0) + count
+    return found
+
+
+def _with_reasons(counts: Mapping[tuple[State, str], int], states: Sequence[State]) -> str:
+    mine = {reason: n for (state, reason), n in counts.items() if state in states}
+    listed = "、".join(
+        f"{REASON_LABELS.get(reason, reason)}{n}" for reason, n in sorted(mine.items()) if reason
+    )
+    return f"{sum(mine.values())}{f'（{listed}）' if listed else ''}"
+
+
+def _time_left(context: Context, campaign: Campaign) -> str:
+    """An estimate from what each channel's slow lane allows."""
+    assert campaign.id is not None
+    if campaign.state != CampaignState.RUNNING:
+        return ""
+    if campaign.not_before is not None and campaign.not_before > context.now:
+        return f"定于 {show_time(campaign.not_before)} 开始。"
+    lanes = mailbox.ahead(context.session.connection(), campaign.id)
+    if not lanes:
+        return ""
+    gaps = {
+        facts.lane(urgent=False): facts.bulk_gap_ms for facts in context.services.channels.values()
+    }
+    seconds = max(count * gaps.get(lane, 0) / 1000 for lane, count in lanes.items())
+    minutes = round(seconds / 60)
+    return f"预计还需 {minutes} 分钟。" if minutes else "预计不到 1 分钟发完。"
+
+
+@command("群发 暂停", help="群发 暂停 B-0001：马上停下，「停」也行", section="统筹", roles=STAFF,
+         feature="broadcasts")  # fmt: skip
+def pause(context: Context, argument: str) -> Reply:
+    """Stop at once: one statement, and the gate lets nothing more through."""
+    campaign = _pick(context, argument, [CampaignState.RUNNING], "暂停")
+    if campaign.state != CampaignState.RUNNING:
+        label = STATE_LABELS[CampaignState(campaign.state)]
+        raise UserError(f"{campaign.number} {label}，没有在发。")
+    assert campaign.id is not None
+    campaign.state = CampaignState.PAUSED
+    context.session.add(campaign)
+    context.session.flush()
+    mailbox.hold(context.session.connection(), campaign.id)
+    context.audit("campaign.pause", _object(campaign))
+    sent = _sent(context.session, campaign)
+    return say(
+        f"已暂停 {campaign.number}，已发{sent}份无法撤回。"
+        "回「群发 继续」接着发，「取消剩余」不再发，"
+        f"或「更正 {campaign.number}」给已收到的人补发更正。"
+    )
+
+
+def _sent(session: Session, campaign: Campaign) -> int:
+    """How many have left; a call under way cannot be called back either."""
+    assert campaign.id is not None
+    counts = _by_state(mailbox.progress(session.connection(), campaign.id))
+    return sum(counts.get(state, 0) for state in (*LEFT, State.SENDING, State.UNKNOWN))
+
+
+@command("停")
+def stop(context: Context, argument: str) -> Reply:
+    """The short word for a coordinator in a hurry; others hear how to stop their letters."""
+    if not context.has_role(*STAFF):
+        return say("不想再收来信，请回「退订 节日信」「退订 活动邀请」或「退订 全部」。")
+    return pause(context, argument)
+
+
+@command("群发 继续", help="群发 继续 B-0001：暂停的接着发", section="统筹", roles=STAFF,
+         feature="broadcasts")  # fmt: skip
+def resume(context: Context, argument: str) -> Reply:
+    """Go on with what was paused."""
+    campaign = _pick(context, argument, [CampaignState.PAUSED], "继续")
+    if campaign.state != CampaignState.PAUSED:
+        label = STATE_LABELS[CampaignState(campaign.state)]
+        raise UserError(f"{campaign.number} {label}，不在暂停中。")
+    campaign.state = CampaignState.RUNNING
+    context.session.add(campaign)
+    context.session.flush()
+    purpose = purpose_of(context.services, campaign)
+    left = planning.release(context.services, context.session, campaign, purpose, context.now)
+    context.audit("campaign.resume", _object(campaign))
+    return say(f"{campaign.number} 继续发送，还有{left}份。")
+
+
+@command("群发 取消", "取消剩余", help="群发 取消 B-0001：未发的不再发", section="统筹",
+         roles=STAFF, feature="broadcasts")  # fmt: skip
+def cancel(context: Context, argument: str) -> Reply:
+    """Give up what has not left yet; what has left stays."""
+    live = [CampaignState.SUBMITTED, *OPEN_STATES]
+    campaign = _pick(context, argument, live, "取消")
+    assert campaign.id is not None
+    if campaign.state == CampaignState.DONE:
+        raise UserError(f"{campaign.number} 已全部发出，无法取消。可发「更正 {campaign.number}」。")
+    if campaign.state == CampaignState.CANCELLED:
+        raise UserError(f"{campaign.number} 已经取消过了。")
+    approvals.void(context.session, KIND, campaign.number)
+    campaign.state, campaign.finished_at = CampaignState.CANCELLED, context.now
+    context.session.add(campaign)
+    context.session.flush()
+    stopped = mailbox.cancel(context.session.connection(), campaign.id)
+    context.audit("campaign.cancel", _object(campaign))
+    sent = _sent(context.session, campaign)
+    after = f"已发{sent}份无法撤回，可「更正 {campaign.number}」。" if sent else "一份也没有发出。"
+    return say(f"已取消 {campaign.number}，{stopped}份不再发；{after}")
+
+
+# - afterwards -
+
+
+@command("群发 回执", help="群发 回执 B-0001：看每种结果多少人", section="统筹", roles=STAFF,
+         feature="broadcasts", needs_argument=True, reads=True)  # fmt: skip
+def receipt(context: Context, argument: str) -> Reply:
+    """The receipts of one campaign."""
+    return receipts(context, argument)
+
+
+def receipts(context: Context, number: str) -> Reply:
+    """How many recipients are in which state and why; also for 「回执 B-0001」 of coordinators."""
+    campaign = find(context.session, number)
+    return say(receipt_words(context.services, context.session, campaign))
+
+
+def receipt_words(services: Services, session: Session, campaign: Campaign) -> str:
+    """A campaign's receipts, state by state."""
+    assert campaign.id is not None
+    counts = mailbox.progress(session.connection(), campaign.id)
+    state = STATE_LABELS[CampaignState(campaign.state)]
+    head = f"{campaign.number}「{campaign.title}」{state}，名单{sum(counts.values())}人："
+    lines = [
+        f"{STATE_WORDS[state]} {_with_reasons(counts, (state,))}"
+        for state in State
+        if any(found is state for found, _reason in counts)
+    ]
+    answers = _answers(session, campaign)
+    return "\n".join([head, *lines, *([answers] if answers else [])])
+
+
+def _answers(session: Session, campaign: Campaign) -> str:
+    """What the invited have answered."""
+    if campaign.kind != "invitation":
+        return ""
+    rows = session.exec(
+        select(Rsvp.state, func.count())
+        .join(Event, col(Event.id) == col(Rsvp.event_id))
+        .where(Event.number == campaign.object)
+        .group_by(Rsvp.state)
+    ).all()
+    count = dict(rows)
+    answered = sum(count.values())
+    assert campaign.id is not None
+    silent = max(0, _sent(session, campaign) - answered)
+    return (
+        f"活动回执：出席{count.get(RsvpState.COMING, 0)} 候补{count.get(RsvpState.WAITING, 0)} "
+        f"不能{count.get(RsvpState.NOT_COMING, 0)} 待定{count.get(RsvpState.UNDECIDED, 0)} "
+        f"未回{silent}"
+    )
+
+
+@command("更正", "群发 更正", section="统筹", roles=STAFF, feature="broadcasts",
+         needs_argument=True)  # fmt: skip
+def correct(context: Context, argument: str) -> Reply:
+    """`更正 B-0001`: write to those who got it that something in it was wrong."""
+    campaign = find(context.session, argument)
+    if not _sent(context.session, campaign):
+        raise UserError(f"{campaign.number} 还没有发出，可以直接修改，不用更正。")
+    return context.begin(Correction, {"title": campaign.title, "campaign": campaign.number})
+
+
+CORRECTION = """更正
+
+{{ salutation }}：
+　　此前寄给您的“{{ title }}”有误，特此更正，谨致歉意。
+{{ text }}
+
+{{ signatory }}
+{{ date_gb }}"""
+
+
+def read_text(text: str, _asking: Any) -> str | Miss:
+    """A text people wrote: as it is, but without anything that looks like a template."""
+    if "{{" in text or "{%" in text or "}}" in text:
+        return Miss("正文里有花括号，像是没填完的模板，请改好再发。")
+    if not text.strip():
+        return Miss("请写正文。")
+    return text.strip()
+
+
+def indented(text: str) -> str:
+    """Paragraphs as letters set them: two ideographic spaces before each."""
+    lines = [line.strip(" \t\u3000") for line in text.splitlines()]
+    return "\n".join(f"\u3000\u3000{line}" for line in lines if line)
+
+
+class Correction(Form, name="correction", label="更正"):
+    """What was wrong, to the same people."""
+
+    finish = None
+
+    text: Annotated[
+        str,
+        Ask(
+            "更正内容",
+            lambda asking: f"给已收到「{asking.facts['title']}」的人补发更正。请写更正内容：",
+            read_text,
+        ),
+    ]
+
+    def submit(self, context: Context) -> Reply:
+        """A campaign of its own, which needs the same eyes."""
+        wrong = find(context.session, self.began_with["campaign"])
+        place = here(context)
+        text = Text(
+            kind="broadcast",
+            title=f"更正：{wrong.title}",
+            purpose=wrong.purpose,
+            template=CORRECTION,
+            values={
+                "title": wrong.title,
+                "text": indented(self.text),
+                "signatory": place.office.signatory,
+            },
+            document=document_of(wrong),
+            object=wrong.number,
+        )
+        moment = Moment(context.now, local=False, latest=context.now + STAYS_GOOD)
+        fresh = create(
+            context.session,
+            unsaved(text, Segment(reached_by=wrong.id), place, moment, context.now),
+            words=f"收到过 {wrong.number} 的人",
+            created_by=context.person_id,
+        )
+        return submit(context, fresh)
+
+
+# - the clock -
+
+
+@tick("campaigns", label="群发完成与到期")
+def watch(services: Services, session: Session, now: datetime) -> None:
+    """Close campaigns that have nothing left to send, and those nobody approved in time."""
+    live = session.exec(
+        select(Campaign).where(col(Campaign.state).in_([CampaignState.SUBMITTED, *OPEN_STATES]))
+    ).all()
+    if any(c.expires_at is not None and c.expires_at <= now for c in live):
+        mailbox.expire_overdue(session.connection(), now)
+    for campaign in live:
+        if campaign.state == CampaignState.SUBMITTED:
+            _give_up_waiting(services, session, campaign, now)
+        elif not mailbox.unfinished(session.connection(), campaign.id or 0):
+            _finish(services, session, campaign, now)
+
+
+def _give_up_waiting(
+    services: Services, session: Session, campaign: Campaign, now: datetime
+) -> None:
+    """Nobody agreed within the day: a draft again, to be submitted anew."""
+    hours = timedelta(hours=place_of(services).approvals.hours)
+    if campaign.submitted_at is not None and campaign.submitted_at + hours <= now:
+        _reset(session, campaign, CampaignState.DRAFT)
+
+
+def give_up(session: Session, campaign: Campaign, now: datetime) -> None:
+    """A campaign whose moment has passed before anybody approved it."""
+    approvals.void(session, KIND, campaign.number)
+    _reset(session, campaign, CampaignState.CANCELLED)
+    campaign.finished_at = now
+
+
+def _finish(services: Services, session: Session, campaign: Campaign, now: datetime) -> None:
+    campaign.state, campaign.finished_at = CampaignState.DONE, now
+    session.add(campaign)
+    session.flush()
+    if fire(session, "campaign.done", campaign.number, now):
+        words = receipt_words(services, session, campaign)
+        text = f"完成。{words}"
+        people = [campaign.created_by] if campaign.created_by else coordinators(session, now)
+        tell(services, session, people, text, f"campaign.done:{campaign.number}", now)
+
+
+def coordinators(session: Session, now: datetime) -> Sequence[int]:
+    """Everybody who coordinates."""
+    return people_with_role(session, Role.COORDINATOR, now)
+
+
+def tell(
+    services: Services,
+    session: Session,
+    people: Sequence[int],
+    text: str,
+    occasion: str,
+    now: datetime,
+) -> None:
+    """Queue a work notice to each of these people, once per occasion."""
+    rows = [
+        outbox_row(services, session, person, say(text), occasion=occasion, purpose=DUTY, now=now)
+        for person in people
+    ]
+    mailbox.enqueue(session.connection(), [row for row in rows if row is not None])
