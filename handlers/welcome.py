@@ -4,7 +4,7 @@ from itertools import groupby
 
 from bot.commands import Command, Greeting, command
 from bot.context import Context
-from bot.messages import SILENCE, Happening, Kind, Reply, say
+from bot.messages import SILENCE, Address, Happening, Kind, Reply, say
 from handlers.place import here
 from storage.profiles import MemberProfile
 
@@ -59,8 +59,19 @@ def _listed(context: Context, command: Command) -> bool:
 
 
 def _event(context: Context) -> Reply:
+    if context.inbound.chat.group is not None:
+        return _newcomer(context, context.inbound.chat.group)
     if context.inbound.text in (Happening.FOLLOW, Happening.JOINED, Happening.UNBLOCKED):
         return say(_menu(context), "登记", "活动", "隐私")
+    return SILENCE
+
+
+def _newcomer(context: Context, group: Address) -> Reply:
+    """A line for those who have joined a group, at most one an hour however many come."""
+    if context.inbound.text == Happening.JOINED:
+        hello = say(f"欢迎新乡亲！{here(context).title}：登记、报名请私聊我；群里回 /help 看用法。")
+        hour = f"{context.now:%Y%m%d%H}"
+        context.send_to_group(group, hello, occasion=f"newcomer:{group}:{hour}")
     return SILENCE
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.channels.harness import Harness
 
-CHANNELS = ("memory", "wechat")
+CHANNELS = ("memory", "telegram", "wechat")
 """Each has a module `on_<name>.py` beside this one."""
 
 

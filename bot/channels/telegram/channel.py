@@ -57,6 +57,7 @@ BUTTON_LIFE = timedelta(days=30)
 BUBBLE_LIFE = timedelta(days=90)
 TIDY = timedelta(hours=1)
 LONGEST_WAIT = 60.0
+PATIENCE = 20.0
 SPOILT_TRIES = 3
 
 EXPIRED = "这个按钮已经失效，请直接打字回复，或回「菜单」。"
@@ -70,7 +71,9 @@ class _Unfinished(Exception):
 
 
 class Telegram:
-    """One bot. `sleep` passes time, `keys` makes the short random names of buttons."""
+    """One bot. `sleep` passes time, `patience` is how many seconds an answer may take, `keys` makes
+    the short random names of buttons.
+    """
 
     def __init__(
         self,
@@ -78,6 +81,7 @@ class Telegram:
         clock: Clock,
         *,
         sleep: Sleep = asyncio.sleep,
+        patience: float = PATIENCE,
         keys: Callable[[], str] = lambda: secrets.token_urlsafe(9),
     ) -> None:
         self._settings = settings
@@ -88,9 +92,8 @@ class Telegram:
         self._secret = settings.telegram_secret.get_secret_value()
         token = settings.telegram_token.get_secret_value()
         self._us = Ourselves(token.partition(":")[0] or "0")
-        self._wire = Wire(
-            token or "0:none", settings.telegram_api_base, settings.telegram_proxy or None
-        )
+        proxy = settings.telegram_proxy or None
+        self._wire = Wire(token or "0:none", settings.telegram_api_base, proxy, patience)
         self._pace = Pace(clock, sleep)
         self._services: Services | None = None
         self._offset: int | None = None

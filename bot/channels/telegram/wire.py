@@ -48,13 +48,13 @@ __all__ = [
 class Pools(BaseRequest):
     """Several small pools taken in turn."""
 
-    def __init__(self, proxy: str | None) -> None:
+    def __init__(self, proxy: str | None, patience: float) -> None:
         self._pools = [
             HTTPXRequest(
                 connection_pool_size=CONNECTIONS,
                 proxy=proxy,
                 connect_timeout=10,
-                read_timeout=20,
+                read_timeout=patience,
                 pool_timeout=20,
             )
             for _ in range(POOLS)
@@ -94,13 +94,13 @@ class Wire(Bot):
     The library's own reading of updates loses a whole batch to one bad update and logs them all.
     """
 
-    def __init__(self, token: str, api_base: str, proxy: str | None) -> None:
+    def __init__(self, token: str, api_base: str, proxy: str | None, patience: float) -> None:
         # The token stands in every address, and these two write addresses and messages down.
         for name in ("httpx", "httpcore", "telegram"):
             logging.getLogger(name).setLevel(logging.WARNING)
         base = api_base.rstrip("/")
         polling = HTTPXRequest(connection_pool_size=1, proxy=proxy, connect_timeout=10)
-        self._requests: Sequence[BaseRequest] = (polling, Pools(proxy))
+        self._requests: Sequence[BaseRequest] = (polling, Pools(proxy, patience))
         super().__init__(
             token,
             base_url=f"{base}/bot",
@@ -154,6 +154,8 @@ def _lost(error: NetworkError) -> SendError:
         return SendError("network", detail=type(cause).__name__)
     if "Too Large" in error.message:
         return SendError("too_large", permanent=True)
+    if "(502)" in error.message or "(503)" in error.message:
+        return SendError("platform", detail="5xx")
     if isinstance(error, TimedOut) or cause is not None:
         # Not heard, or heard in a proxy's words: the platform may have done what was asked.
         return SendError("timeout", unknown=True, detail=type(cause).__name__)
