@@ -215,7 +215,7 @@ class Broadcast(Form, name="broadcast", label="群发"):
     def _count(self, context: Context) -> Reply:
         campaign = self._unsaved(context, self._moment(context))
         plan = plan_of(context.services, context.session, campaign, context.now)
-        echo = Segment.load(self.segment).echo(Vocabulary.of(here(context)))
+        echo = Segment.load(self.segment).echo(here(context))
         text = f"理解为 {echo} 。\n{counted(context.services, plan)}"
         facts = {"counted": self.segment, "eyes": self._eyes(context, campaign, plan.frozen)}
         return self._again(context, before=text, **facts)
@@ -259,7 +259,7 @@ class Broadcast(Form, name="broadcast", label="群发"):
 
     def _hand_in(self, context: Context) -> Reply:
         fresh = self._unsaved(context, self._moment(context))
-        words = Segment.load(self.segment).echo(Vocabulary.of(here(context)))
+        words = Segment.load(self.segment).echo(here(context))
         number = self.began_with.get("number")
         if number:
             campaign = campaigns.find(context.session, number)

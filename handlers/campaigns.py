@@ -29,7 +29,7 @@ from handlers.composition import Check, Text, check, checked_text, fingerprint, 
 from handlers.place import Place, here, place_of
 from handlers.purposes import DUTY, DUTY_NOW
 from handlers.roles import STAFF, Role
-from handlers.segments import Segment, Vocabulary, people_of
+from handlers.segments import Segment, people_of
 from storage import mailbox
 from storage.approvals import Approval
 from storage.campaigns import Campaign, CampaignState
@@ -454,7 +454,7 @@ def _show(context: Context, approval: Approval) -> Reply:
     frozen = planning.frozen_count(context.session, campaign.id)
     lines = [
         f"{campaign.number}「{campaign.title}」",
-        f"条件：{segment.echo(Vocabulary.of(here(context)))}",
+        f"条件：{segment.echo(here(context))}",
         f"名单已锁定 {frozen} 人。眼下：{counts}",
         f"时间：{_when(campaign)}",
         f"批准文号：{document}" if document else "",

@@ -99,9 +99,9 @@ class Segment:
             query = query.where(person.in_(mailbox.people_in(self.reached_by, REACHED)))
         return query
 
-    def echo(self, known: "Vocabulary") -> str:
+    def echo(self, place: Place) -> str:
         """How it was understood: 类别∈{企业家} 且 城市∈{上海，杭州}."""
-        labels = {key: short_label(label) for key, label in known.categories.items()}
+        labels = {key: short_label(label) for key, label in Vocabulary.of(place).categories.items()}
         where = (*self.provinces, *self.cities)
         parts = [
             _among("类别", [labels.get(key, key) for key in self.categories]),
