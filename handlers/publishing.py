@@ -63,7 +63,7 @@ def ranking(context: Context, argument: str) -> Reply:
         return say(f"{render_ranking(summary)}\n（截至{show_time(context.now)}的数据）")
     found = _published(context, argument)
     if found is None:
-        return say("这一期还没有发布。发布后会通知您，也可回「我的进度」看本队的数据。")
+        return say("这一期还没有发布。发布后会通知您，也可回「完成情况」看本队的数据。")
     text: str = json.loads(found.snapshot)["ranking"]
     return say(text)
 
@@ -246,8 +246,9 @@ BULLETINS = Approvable(KIND, "通报发布", _show, _granted, _refused)
 
 
 @command(
-    "我的进度",
-    help="看本队今年的完成情况",
+    "完成情况",
+    "本队进度",
+    help="完成情况：看本队今年的认定数和进度",
     section="小分队",
     roles=FIELD,
     feature="monthly_reports",

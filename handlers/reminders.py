@@ -38,7 +38,6 @@ from storage.reports import Project, Report, Snooze, Stage, projects_of
 
 REMINDERS_A_MONTH = 5
 SCHEDULE = "report_reminder"
-LOCKED = "locked"
 
 
 @dataclass(frozen=True)
@@ -373,7 +372,7 @@ def lock(session: Session, month: Month, now: datetime) -> None:
             col(Report.locked_at).is_(None),
             col(Report.filed_at) <= freeze(month),
         )
-        .values(locked_at=now, state=LOCKED)
+        .values(locked_at=now)
     )
     session.expire_all()
 

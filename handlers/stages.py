@@ -18,10 +18,8 @@ from storage.reports import (
     STAGE_WORDS,
     ChangeState,
     Project,
-    Report,
     Stage,
     StageChange,
-    latest_report,
 )
 
 DATED = {
@@ -50,7 +48,7 @@ class Proposal:
 
 
 def proposals(session: Session, code: str = "") -> list[Proposal]:
-    """What waits, of one project or of all; of a corrected report only the newest version."""
+    """What waits, of one project or of all."""
     rows = session.exec(
         select(StageChange, Project, FieldTeam)
         .join(Project, col(Project.id) == StageChange.project_id)
@@ -58,22 +56,7 @@ def proposals(session: Session, code: str = "") -> list[Proposal]:
         .where(StageChange.state == ChangeState.PROPOSED)
         .order_by(col(FieldTeam.code), col(Project.code), col(StageChange.id))
     )
-    waiting = [Proposal(*row) for row in rows if not code or row[1].code == code]
-    return [each for each in waiting if not _outdated(session, each.change)]
-
-
-def _outdated(session: Session, change: StageChange) -> bool:
-    """Does a newer version of the report propose the same project's stages anew?"""
-    if change.report_id is None:
-        return False
-    report = session.get_one(Report, change.report_id)
-    newest = latest_report(session, report.team_id, report.month)
-    if newest is None or newest.id == report.id:
-        return False
-    anew = select(StageChange.id).where(
-        StageChange.report_id == newest.id, StageChange.project_id == change.project_id
-    )
-    return session.exec(anew).first() is not None
+    return [Proposal(*row) for row in rows if not code or row[1].code == code]
 
 
 def next_stages(project: Project) -> list[Stage]:
