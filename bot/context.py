@@ -287,11 +287,13 @@ def outbox_row(
     not_before: datetime | None = None,
     expires_at: datetime | None = None,
 ) -> dict[str, Any] | None:
-    """A row for one person at the address they used last; None if they have none."""
+    """A row for one person at the address they used last; None if they have none, or left."""
     kept = [name for name, facts in services.channels.items() if not facts.anonymous]
     contact = contact_of(session, person_id, kept)
     person = session.get(Person, person_id)
     if contact is None or person is None:
+        return None
+    if person.silent_since is not None and purpose.scope is not None:
         return None
     facts = services.channels[contact.channel]
     due = not_before or now

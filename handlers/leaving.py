@@ -27,6 +27,11 @@ class _Leaving(Form):
 
     finish = None
 
+    @classmethod
+    def cancelled(cls, asking: Asking) -> str:
+        """Nothing was going to be saved."""
+        return "好的，一切照旧。"
+
     def _go_on(self, context: Context, choice: int, kind: str, word: str) -> Reply:
         if choice == 3:
             return say("好的，一切照旧。")

@@ -1,6 +1,7 @@
 """One's own data: seen, corrected, taken along."""
 
 import json
+import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -23,6 +24,9 @@ from storage.profiles import MemberProfile
 VIEWED = "profile.view"  # the audit's word when staff read somebody's file: object `person:<id>`
 VIEWS_SHOWN = timedelta(days=365)
 EXPORT_PAGE = "export"
+_PLUMBING = re.compile(r"(?:inbox|outbox|draft|job)\.|.*_digest$")
+"""Columns that only the attached file lists."""
+
 _NO_FILE = "您还没有建档。回「登记」开始。"
 
 
@@ -169,10 +173,11 @@ def _as_json(sections: Sequence[Section], now: datetime) -> dict[str, Any]:
 
 
 def readable(sections: Sequence[Section], now: datetime) -> str:
-    """The export for people: one block a purpose."""
-    blocks = [
-        f"【{section.purpose}】\n"
-        + "\n".join(f"{held.label}：{held.value}" for held in section.entries)
-        for section in sections
-    ]
-    return "\n\n".join([f"您的资料（{show_time(now)}导出）", *blocks])
+    """The export for people: one block a purpose, without the mail room's own numbers."""
+    blocks = []
+    for section in sections:
+        lines = [f"{h.label}：{h.value}" for h in section.entries if not _PLUMBING.match(h.column)]
+        if lines:
+            blocks.append("\n".join([f"【{section.purpose}】", *lines]))
+    head = f"您的资料（{show_time(now)}导出；全部内容见附件）"
+    return "\n\n".join([head, *blocks])

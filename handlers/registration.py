@@ -80,7 +80,7 @@ def _read_consent(text: str, asking: Asking) -> "str | Miss":
 _OPTIONS = ("同意", "全文", "不同意")
 
 
-class ConsentForm(Form, name="consent", label="个人信息告知"):
+class ConsentForm(Form, name="consent", label="登记"):
     """Asks for the word itself, and once more where somebody only sounded willing."""
 
     finish = None

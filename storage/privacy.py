@@ -21,6 +21,8 @@ from storage.mailbox import WAITING, State, suppress_person
 from storage.people import Person, grants_of
 from storage.tables import METADATA
 
+LONGEST_COPY = 500  # characters
+
 
 @dataclass(frozen=True, slots=True)
 class Held:
@@ -52,6 +54,14 @@ def tables_of_people() -> Iterator[tuple[Table, Column[Any], list[Column[Any]]]]
             yield table, _whose(table), columns
 
 
+def _words(column: Column[Any], value: Any) -> str:
+    """Sealed copies of what was said are cut: an answer may hold an earlier export whole."""
+    text = str(value)
+    if isinstance(column.type, EncryptedText) and len(text) > LONGEST_COPY:
+        return f"{text[:LONGEST_COPY]}…（共{len(text)}字）"
+    return text
+
+
 def _whose(table: Table) -> Column[Any]:
     return table.c.id if table.name == Person.__tablename__ else table.c.person_id
 
@@ -64,7 +74,11 @@ def export_person(session: Session, person_id: int) -> list[Section]:
         for row in rows:
             for column, value in zip(columns, row, strict=True):
                 if value not in (None, ""):
-                    held = Held(column.info["label"], str(value), f"{table.name}.{column.name}")
+                    held = Held(
+                        column.info["label"],
+                        _words(column, value),
+                        f"{table.name}.{column.name}",
+                    )
                     found.setdefault(column.info["personal"], []).append(held)
     return [Section(purpose, tuple(dict.fromkeys(held))) for purpose, held in found.items()]
 

@@ -3,7 +3,7 @@
 # Lambdas in annotations must be real objects: no `from __future__ import annotations` here.
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Any, ClassVar
 
 from bot.clock import BEIJING
@@ -243,6 +243,16 @@ CITY = Ask(
 )
 
 
+PHONE = Ask(
+    "手机",
+    "请发手机号（只用于活动接待，仅中心可见）。",
+    lambda text, _asking: parse_phone(text),
+    show=lambda value, _asking: mask_phone(value),
+    echo=lambda value, _asking: f"手机记作 {mask_phone(value)}。",
+    optional=True,
+)
+
+
 class MemberForm(Form, name="member_profile", label="鸿雁档案登记"):
     """The first session: five questions, with a branch for some ties and some countries."""
 
@@ -281,6 +291,10 @@ class MemberForm(Form, name="member_profile", label="鸿雁档案登记"):
     city: Annotated[dict[str, Any], CITY]
     timezone: Annotated[str | None, zone_ask("city")] = None
     salutation: Annotated[str | None, salutation_ask("full_name", counted=True)] = None
+    phone: Annotated[
+        str | None,
+        replace(PHONE, optional=False, when=lambda asking: asking.facts["phone_required"]),
+    ] = None
 
     @classmethod
     def extract(cls, text: str, asked: str, asking: Asking) -> "dict[str, Any] | Miss | None":
@@ -321,6 +335,8 @@ class MemberForm(Form, name="member_profile", label="鸿雁档案登记"):
             last_confirmed_at=context.now,
         )
         live_in(profile, person, self.city, self.timezone)
+        if self.phone:
+            keep_phone(profile, self.phone, context.services.keys)
         session.add(profile)
         keep_categories(session, context.person_id, self.categories)
         for topic in TOPICS:
@@ -345,16 +361,6 @@ def live_in(
 
 def _read_intent(text: str, _asking: Asking) -> "str | Miss":
     return one_of(text, INTENTS)
-
-
-PHONE = Ask(
-    "手机",
-    "请发手机号（只用于活动接待，仅中心可见）。",
-    lambda text, _asking: parse_phone(text),
-    show=lambda value, _asking: mask_phone(value),
-    echo=lambda value, _asking: f"手机记作 {mask_phone(value)}。",
-    optional=True,
-)
 
 
 class DetailsForm(Form, name="member_details", label="补充资料"):
@@ -442,9 +448,12 @@ class DetailsOffer(Form, name="details_offer", label="补充资料"):
         return say("好的，以后随时回「完善」。逢年过节给您写信。")
 
 
+_LATER = re.compile("以后|回头|改天|再说|算了|不用|不填")
+
+
 def _now_or_later(text: str) -> "bool | Miss":
     if text in ("1", "现在") or is_yes(text):
         return True
-    if text in ("2", "以后", "以后再说") or is_no(text):
+    if text == "2" or is_no(text) or _LATER.search(text):
         return False
     return Miss("回「1」现在补充，回「2」以后再说。")
