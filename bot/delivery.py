@@ -385,7 +385,7 @@ class Delivery:
     def _block(self, lane: str, error: SendError) -> None:
         seconds = error.retry_after if error.retry_after is not None else 300.0
         if error.stop_channel:
-            log.error("channel_stopped", lane=lane, reason=error.reason)
+            log.error("channel_stopped", lane=lane, reason=error.reason, detail=error.detail)
         with self._database.transaction() as connection:
             mailbox.block_lane(connection, lane, seconds)
 

@@ -7,7 +7,6 @@ To plug a channel in: a module `on_<name>.py` here with a function
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -154,14 +153,10 @@ def installed(settings: Settings, clock: Clock, channel: Channel, *more: Command
 
 
 @asynccontextmanager
-async def serving(app: App) -> AsyncIterator[str]:
-    """The installation's webhooks on 127.0.0.1, its channels running; yields the address.
-
-    The outbox is drained by whoever asks: `await app.delivery.until_idle()`.
-    """
-    routes = [route for c in app.channels.values() for route in c.routes(app.receive)]
+async def listening(application: Starlette) -> AsyncIterator[str]:
+    """An application on 127.0.0.1; yields the address."""
     config = uvicorn.Config(
-        Starlette(routes=routes),
+        application,
         lifespan="off",
         ws="none",
         access_log=False,
@@ -169,15 +164,22 @@ async def serving(app: App) -> AsyncIterator[str]:
         timeout_graceful_shutdown=1,
     )
     server = uvicorn.Server(config)
-    listening = socket.create_server(("127.0.0.1", 0))
-    port = listening.getsockname()[1]
-    async with app.running(roles=("web",)):
-        served = asyncio.create_task(server.serve(sockets=[listening]))
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        served = asyncio.create_task(server.serve(sockets=[door]))
         try:
-            yield f"http://127.0.0.1:{port}"
+            yield f"http://127.0.0.1:{door.getsockname()[1]}"
         finally:
             server.should_exit = True
             await served
-    with contextlib.suppress(OSError):
-        listening.close()
+
+
+@asynccontextmanager
+async def serving(app: App) -> AsyncIterator[str]:
+    """The installation's webhooks on 127.0.0.1, its channels running; yields the address.
+
+    The outbox is drained by whoever asks: `await app.delivery.until_idle()`.
+    """
+    routes = [route for c in app.channels.values() for route in c.routes(app.receive)]
+    async with app.running(roles=("web",)), listening(Starlette(routes=routes)) as url:
+        yield url
     app.close()

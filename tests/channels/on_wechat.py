@@ -148,7 +148,10 @@ async def running(
     patience: Patience | None = None,
     **values: str,
 ) -> AsyncIterator[OnWeChat]:
-    """An installation that the emulated platform calls; 王小雁 follows it."""
+    """An installation that the emulated platform calls; 王小雁 follows it.
+
+    `platforms` must not have been entered.
+    """
     async with platforms or Platforms() as emulated:
         settings = wechat_settings(folder, emulated.wechat.account, f"{emulated.url}/mp", **values)
         channel = WeChatChannel(settings, emulated.clock, patience=patience, timeout=SHORT)

@@ -15,7 +15,7 @@ from bot.channels.calls import TIMEOUT, Caller
 from bot.channels.envelope import Envelope
 from bot.channels.wechat.api import WeChatApi
 from bot.channels.wechat.callback import Callback, Patience
-from bot.channels.wechat.menu import create_menu, read_menu
+from bot.channels.wechat.menu import client, create_menu, read_menu
 from bot.channels.wechat.reading import NAME
 from bot.clock import Clock
 from bot.context import ChannelFacts
@@ -60,6 +60,7 @@ class WeChatChannel:
         self._settings = settings
         self._clock = clock
         self._patience = patience or Patience()
+        self._timeout = timeout
         self._caller = Caller(settings.wechat_api_base, timeout=timeout)
         self._api = WeChatApi(
             self._caller, settings.wechat_app_id, settings.wechat_app_secret, clock
@@ -91,9 +92,11 @@ class WeChatChannel:
         """Make the account's menu say what the settings name; raises SendError."""
         buttons = read_menu(self._settings.wechat_menu)
         base, app_id = self._settings.wechat_api_base, self._settings.wechat_app_id
+        seconds = (self._timeout.sock_connect or 3, self._timeout.sock_read or 8)
 
         async def once(token: str) -> None:
-            code, message = await asyncio.to_thread(create_menu, base, app_id, token, buttons)
+            made = client(base, app_id, token, seconds)
+            code, message = await asyncio.to_thread(create_menu, made, buttons)
             self._api.check(code, message)
 
         await self._api.with_token(once)

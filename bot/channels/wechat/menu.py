@@ -16,7 +16,7 @@ from wechatpy.exceptions import WeChatClientException
 from bot.channels.calls import authorities
 from bot.errors import SendError
 
-TIMEOUT = (3, 8)  # seconds to connect, and between two pieces of the answer
+Seconds = tuple[float, float]  # to connect, and between two pieces of the answer
 MAX_BUTTONS, MAX_BELOW = 3, 5
 MAX_NAME, MAX_NAME_BELOW = 16, 60  # bytes
 
@@ -56,13 +56,15 @@ def read_menu(text: str) -> tuple[Button, ...]:
     return tuple(buttons)
 
 
-def create_menu(base: str, app_id: str, token: str, buttons: Sequence[Button]) -> tuple[int, str]:
-    """Set the menu (blocking: call it in a thread) and return errcode and errmsg.
+def create_menu(made: WeChatClient, buttons: Sequence[Button]) -> tuple[int, str]:
+    """Set the menu (blocking: call it in a thread) and return errcode and errmsg;
+    the client is used up.
 
     Raises SendError when the platform could not be asked.
     """
     try:
-        client(base, app_id, token).menu.create({"button": [b.shown() for b in buttons]})
+        with made._http:
+            made.menu.create({"button": [button.shown() for button in buttons]})
     except WeChatClientException as error:
         if error.errcode is None:
             raise SendError("server_error", detail="HTTP") from None
@@ -72,14 +74,14 @@ def create_menu(base: str, app_id: str, token: str, buttons: Sequence[Button]) -
     return 0, "ok"
 
 
-def client(base: str, app_id: str, token: str) -> WeChatClient:
+def client(base: str, app_id: str, token: str, timeout: Seconds) -> WeChatClient:
     """A client for one call with a token that is already known to be good.
 
     It is given no secret and told not to retry: left to itself, wechatpy answers a refused token
     with a request for a new one, without end, and ends the token of everybody else by it.
     """
-    made = WeChatClient(app_id, "", access_token=token, timeout=TIMEOUT, auto_retry=False)
-    made._http.mount("https://", _Leash(base))
+    made = WeChatClient(app_id, "", access_token=token, timeout=timeout, auto_retry=False)
+    made._http.mount("https://", _Leash(base, timeout))
     made._http.verify = authorities() or True
     return made
 
@@ -87,12 +89,13 @@ def client(base: str, app_id: str, token: str) -> WeChatClient:
 class _Leash(HTTPAdapter):
     """Sends wechatpy's fixed addresses to the base that was set, and never without a timeout."""
 
-    def __init__(self, base: str) -> None:
+    def __init__(self, base: str, timeout: Seconds) -> None:
         super().__init__()
         self._base = base.rstrip("/")
+        self._timeout = timeout
 
     def send(self, request: requests.PreparedRequest, *args: Any, **more: Any) -> Any:
         address = urlsplit(request.url or "")
         request.url = f"{self._base}{address.path}" + (f"?{address.query}" * bool(address.query))
-        more["timeout"] = more.get("timeout") or TIMEOUT
+        more["timeout"] = more.get("timeout") or self._timeout
         return super().send(request, *args, **more)
