@@ -798,15 +798,14 @@ def people_in(campaign_id: int, states: Sequence[State]) -> Any:
     )
 
 
-def latest_campaign_of(connection: Connection, person_id: int) -> int | None:
-    """The campaign whose message to a person left last."""
-    return connection.execute(
-        core_select(TABLE.c.campaign_id)
-        .where(TABLE.c.person_id == person_id, TABLE.c.campaign_id.is_not(None))
-        .where(TABLE.c.sent_at.is_not(None))
-        .order_by(TABLE.c.sent_at.desc())
-        .limit(1)
-    ).scalar_one_or_none()
+def states_of(connection: Connection, occasions: Sequence[str]) -> dict[tuple[str, int], State]:
+    """How the rows of some occasions stand, by occasion and person."""
+    rows = connection.execute(
+        core_select(TABLE.c.occasion, TABLE.c.person_id, TABLE.c.state).where(
+            TABLE.c.occasion.in_(occasions), TABLE.c.person_id.is_not(None)
+        )
+    )
+    return {(occasion, person): State(state) for occasion, person, state in rows}
 
 
 def expire_overdue(connection: Connection, now: datetime) -> int:

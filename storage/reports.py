@@ -103,6 +103,25 @@ class Report(SQLModel, table=True):
     locked_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
+class PreparedReport(SQLModel, table=True):
+    """A complete report that waits for somebody's word, newest only.
+
+    `kind` is `draft` (a member filled it in, the leader submits) or `correction` (after the freeze,
+    a coordinator approves). `sheet` is JSON: answers and the facts they began with.
+    """
+
+    __tablename__ = "prepared_report"
+
+    team_id: int = Field(foreign_key="field_team.id", primary_key=True)
+    month: str = Field(primary_key=True)
+    kind: str = Field(primary_key=True)
+    sheet: str = Field(sa_type=EncryptedText)
+    content_hash: str = ""
+    reason: str = ""
+    prepared_by: int = Field(foreign_key="person.id")
+    prepared_at: datetime = Field(sa_type=UtcDateTime)
+
+
 class ReportDays(SQLModel, table=True):
     """How many half days one team member was on post, by one version of a report."""
 

@@ -6,6 +6,7 @@ A transcript is lines of
     < what is answered              小王<< what 小王 gets unasked since last looked
     [voice] as the words means that kind of message      ! restart
     % place gongan                  % role 小王 coordinator        % start 2026-03-01 09:00
+    % county (lay the invented county with its field team)
 In expected lines `…` stands for anything, `{code}` takes a word that later lines may use.
 """
 
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bot.messages import Chat, Kind
+from tests import county
 from tests.world import GROUP, World
 
 DEFAULT = "乡亲"
@@ -108,6 +110,8 @@ class Player:
         word, *rest = text.split()
         if word == "role":
             self.world.grant(rest[0], rest[1])
+        if word == "county":
+            county.lay(self.world)
 
     def _say(self, line: Line, text: str) -> str:
         if self.restart:

@@ -1,0 +1,1 @@
+"""The monthly report of a field team: asked, read, checked, filed, corrected and shown."""
