@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -16,7 +17,7 @@ from starlette.routing import BaseRoute
 from bot.app import App, services_for
 from bot.catalog import Catalog, collect
 from bot.channels.base import Receive
-from bot.clock import BEIJING, MovableClock
+from bot.clock import BEIJING, MovableClock, beijing
 from bot.context import ChannelFacts
 from bot.errors import SendError
 from bot.messages import Address, Chat, Inbound, Kind, Part
@@ -79,6 +80,7 @@ class World:
         self.settings = demo_settings(
             database_url=url or f"sqlite:///{folder}/world.db",
             place=place,
+            public_url="http://127.0.0.1:8080",
             **(office or OFFICE),
         )
         self._numbers = 0
@@ -100,6 +102,18 @@ class World:
     @property
     def database(self) -> Database:
         return self.app.services.database
+
+    def copy(self, folder: Path) -> World:
+        """Another installation that has lived through the same; this one stays as it is."""
+        path = self.database.url.database
+        assert path is not None, "only a world on a file can be copied"
+        self.app.close()
+        shutil.copy(path, folder / "world.db")
+        self.app = self._build()
+        other = World(folder, place=self.settings.place, start=f"{beijing(self.clock.now()):%F %T}")
+        other.channel.sent = list(self.channel.sent)
+        other._numbers, other._read = self._numbers, dict(self._read)
+        return other
 
     def restart(self) -> None:
         """The process ends and another one begins on the same database."""
