@@ -10,6 +10,8 @@ _LONG_NUMBER = re.compile(
     r"\d(?:[ \u00a0\u3000.·\-]?\d){13,}[ \u00a0\u3000.·\-]?[\dXx\uff38\uff58]"
 )
 _SHORTEST = 15
+# 「身份证」 left behind alone would pass for an answer, even for a part of a name.
+_ITS_NAME = re.compile(r"(?:身份证|证件|银行卡|卡)(?:号码?)?(?:是|为)?[:：]?\s*$")
 _WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 _CHECK = "10X98765432"
 # Card numbers begin with their network's digit; times written out (2026…) do not.
@@ -49,7 +51,7 @@ def scrub(text: str) -> tuple[str, bool]:
     pieces, kept_to = [], 0
     for found in _LONG_NUMBER.finditer(text):
         for start, end in _numbers_within(found[0]):
-            pieces.append(text[kept_to : found.start() + start])
+            pieces.append(_ITS_NAME.sub("", text[kept_to : found.start() + start]))
             kept_to = found.start() + end
     if not kept_to:
         return text, False

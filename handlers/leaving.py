@@ -20,6 +20,7 @@ from storage.sequences import next_number
 
 WITHDRAWN = "withdrawn"
 ERASED = "erased"
+EXPORT_FIRST, AT_ONCE, LEAVE_IT = 1, 2, 3
 
 
 class _Leaving(Form):
@@ -33,20 +34,24 @@ class _Leaving(Form):
         return "好的，一切照旧。"
 
     def _go_on(self, context: Context, choice: int, kind: str, word: str) -> Reply:
-        if choice == 3:
+        if choice == LEAVE_IT:
             return say("好的，一切照旧。")
         code = codes.confirmation(
             context.session, context.services.keys, kind, context.person_id, context.now
         )
         then = f"回「{word} {code}」，十分钟内有效。"
-        if choice == 2:
+        if choice == AT_ONCE:
             return say(f"请{then}", f"{word} {code}")
         return export_reply(context).ending(f"请先保存好，再继续：{then}")
 
 
 def _read_choice(text: str, _asking: Asking) -> "int | Miss":
-    if is_no(text):
-        return 3
+    if is_no(text) or text == "算了":
+        return LEAVE_IT
+    if text.startswith("直接"):
+        return AT_ONCE
+    if text in ("先导出", "导出"):
+        return EXPORT_FIRST
     picked = pick_numbers(text, 3)
     if isinstance(picked, Miss) or len(picked) != 1:
         return Miss("请回数字：1先导出 2直接办 3算了。")

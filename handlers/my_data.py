@@ -13,6 +13,7 @@ from bot.commands import Page, command
 from bot.context import Context, Services
 from bot.messages import File, Link, Part, Reply, say
 from handlers import codes
+from handlers.forms.cities import zone_city
 from handlers.forms.correction import ITEMS, begin_correction, item_called, shown
 from handlers.purposes import PROFILE, TOPICS
 from handlers.roles import ROLE_WORDS, Role
@@ -58,7 +59,7 @@ def _smaller(context: Context, profile: MemberProfile) -> Sequence[tuple[str, st
     return (
         ("旗县市区", profile.banner),
         ("苏木街道", profile.subdistrict),
-        ("所在时区", context.person.timezone),
+        ("所在时区", f"与{zone_city(zone)}相同" if (zone := context.person.timezone) else None),
         ("想收到", "、".join(topics) or "无"),
         ("同意", f"告知 v{agreed.version}，{show_time(agreed.at)}" if agreed else None),
         ("谁看过（近12个月）", _viewers(context)),

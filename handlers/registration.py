@@ -47,7 +47,8 @@ def register(context: Context, _argument: str) -> Reply:
         if form.name in context.drafts:
             return context.resume(form, "接着上次的来。")
     if consent.up_to_date(context):
-        return context.begin(OfAge)
+        told = consent.notice(context)
+        return context.begin(OfAge, before=f"您已同意过告知 v{told.version}，咱们直接登记。")
     hello = "赛白努！" if here(context).letters.mongolian_hello else "您好！"
     return ask_consent(context, f"{hello}先花一分钟看个告知：")
 

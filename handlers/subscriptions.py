@@ -102,6 +102,8 @@ class StopForm(Form, name="stop_letters", label="退订"):
 )
 def stop(context: Context, argument: str) -> Reply:
     """`退订`, `退订 全部`, `退订 节日信`."""
+    if context.session.get(MemberProfile, context.person_id) is None:
+        return say("您没有建档，我们不会主动给您写信。要是收到过来信，请回「人工」告诉我们。")
     if tidy(argument) in _EVERYTHING:
         return _stop(context, (ALL_TOPICS,))
     topics = _topics(argument)

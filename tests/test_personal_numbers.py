@@ -57,7 +57,7 @@ identities = st.builds(
 
 @given(identities)
 def test_every_well_formed_identity_number_is_taken_out(number: str) -> None:
-    assert scrub(f"我的证件是{number}，要不要") == ("我的证件是，要不要", True)
+    assert scrub(f"我的证件是{number}，要不要") == ("我的，要不要", True)
 
 
 @given(identities, st.integers(0, 16), st.integers(1, 9))
@@ -87,7 +87,7 @@ def test_a_number_is_seen_through_its_dress(written: str) -> None:
 
 
 def test_a_phone_number_beside_an_identity_number_stays() -> None:
-    assert scrub(f"13800001234 身份证{IDENTITY}要不要") == ("13800001234 身份证要不要", True)
+    assert scrub(f"13800001234 身份证{IDENTITY}要不要") == ("13800001234 要不要", True)
 
 
 @pytest.mark.parametrize("gap", ["", " ", " - "])

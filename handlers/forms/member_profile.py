@@ -27,7 +27,7 @@ from handlers.forms.fields import (
 from handlers.place import Place
 from handlers.purposes import DEFAULT_TOPICS, DUTY_NOW, TOPICS
 from handlers.roles import Role
-from storage.people import Person, people_with_role, unsubscribe
+from storage.people import Person, people_with_role, subscribe, unsubscribe
 from storage.profiles import MemberProfile, keep_categories, keep_phone
 from storage.sequences import next_number
 
@@ -339,6 +339,7 @@ class MemberForm(Form, name="member_profile", label="鸿雁档案登记"):
             keep_phone(profile, self.phone, context.services.keys)
         session.add(profile)
         keep_categories(session, context.person_id, self.categories)
+        subscribe(session, context.person_id, DEFAULT_TOPICS)
         for topic in TOPICS:
             if topic not in DEFAULT_TOPICS:
                 unsubscribe(session, context.person_id, topic, context.now)
