@@ -37,7 +37,7 @@ def telegram_settings(folder: Path, api_base: str, **values: str) -> Settings:
         "telegram_token": emulated.TOKEN,
         "telegram_api_base": api_base,
         "telegram_policy": "full",
-        "telegram_filing": "评估〔2026〕1号",
+        "telegram_filing": "演练评估1号",
         **values,
     }
     return settings_for(folder, channels="telegram", **given)

@@ -228,6 +228,8 @@ class Telegram:
         self.waiting_polls = 0
         self._poll: asyncio.Event | None = None
         self._presses: dict[str, float] = {}
+        self.toasts: list[str] = []
+        """What popped up over pressed buttons, in order; empty where only the spinner ended."""
         self._files: dict[str, tuple[str, bytes]] = {}
         self._duplicates = 0
         self._holds = 0
@@ -864,6 +866,7 @@ class Telegram:
             )
         if len(given.get("text", "")) > self.rules.callback_answer_length:
             raise Refused(400, "Bad Request: MESSAGE_TOO_LONG")
+        self.toasts.append(given.get("text", ""))
         return True
 
     async def _send_document(self, given: Json) -> Json:
