@@ -7,16 +7,13 @@ To plug a channel in: a module `on_<name>.py` here with a function
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-import uvicorn
-from starlette.applications import Starlette
-
+from bot import web
 from bot.app import App, services_for
 from bot.catalog import Catalog
 from bot.channels.base import Channel
@@ -153,33 +150,16 @@ def installed(settings: Settings, clock: Clock, channel: Channel, *more: Command
 
 
 @asynccontextmanager
-async def listening(application: Starlette) -> AsyncIterator[str]:
-    """An application on 127.0.0.1; yields the address."""
-    config = uvicorn.Config(
-        application,
-        lifespan="off",
-        ws="none",
-        access_log=False,
-        log_config=None,
-        timeout_graceful_shutdown=1,
-    )
-    server = uvicorn.Server(config)
-    with socket.create_server(("127.0.0.1", 0)) as door:
-        served = asyncio.create_task(server.serve(sockets=[door]))
-        try:
-            yield f"http://127.0.0.1:{door.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            await served
-
-
-@asynccontextmanager
 async def serving(app: App) -> AsyncIterator[str]:
-    """The installation's webhooks on 127.0.0.1, its channels running; yields the address.
+    """The installation as `hongyan serve --role web` runs it, on 127.0.0.1; yields the address.
 
     The outbox is drained by whoever asks: `await app.delivery.until_idle()`.
     """
-    routes = [route for c in app.channels.values() for route in c.routes(app.receive)]
-    async with app.running(roles=("web",)), listening(Starlette(routes=routes)) as url:
-        yield url
-    app.close()
+    door, stop = web.listen("127.0.0.1", 0), asyncio.Event()
+    served = asyncio.create_task(web.serve(app, door, ["web"], stop=stop))
+    try:
+        yield web.address_of(door)
+    finally:
+        stop.set()
+        await served
+        app.close()

@@ -15,7 +15,6 @@ import aiohttp
 import pytest
 import requests
 from sqlmodel import col, select
-from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
 from bot.app import App, build_channels, facts_of, services_for
@@ -31,12 +30,11 @@ from bot.installation import load_settings
 from bot.messages import Address, File, Inbound, Part, Reply, say
 from bot.purposes import ANSWER
 from bot.settings import demo_settings
-from bot.web import application
 from storage import mailbox
 from storage.mailbox import Outbox, State
 from storage.people import Contact
 from storage.tables import METADATA
-from tests.channels.harness import listening
+from tests.channels.harness import serving
 from tests.channels.on_wechat import (
     SEND,
     TOKEN,
@@ -223,11 +221,16 @@ async def test_fact_5_a_try_we_give_up_is_asked_again(tmp_path: Path) -> None:
         assert (push.text, slow.runs) == ("慢慢来", 1)
 
 
-async def test_what_could_not_be_taken_is_answered_503(tmp_path: Path, wechat: OnWeChat) -> None:
-    async def broken(inbound: Inbound, seconds: float) -> tuple[Part, ...]:
+class Unwell(App):
+    """An installation that cannot write anything down."""
+
+    async def receive(self, inbound: Inbound, seconds: float) -> tuple[Part, ...]:
         raise OSError("disk full")
 
-    async with listening(Starlette(routes=wechat.channel.routes(broken))) as url:
+
+async def test_what_could_not_be_taken_is_answered_503(wechat: OnWeChat) -> None:
+    unwell = Unwell(wechat.app.services, wechat.app.channels, alone=True)
+    async with serving(unwell) as url:
         wechat.webhook = f"{url}/callback/wechat"
         query, body = wechat.sealed(text("好"), int(wechat.clock.timestamp()))
         assert await wechat.posts(query, body) == 503
@@ -514,6 +517,8 @@ async def test_fact_28_a_sealed_body_that_is_broken_is_refused(
     ("body", "status"),
     [
         (b"x" * 1_000_000, 413),
+        (b"x" * (64 * 1024 + 1), 413),
+        (b"x" * 64 * 1024, 400),
         (b"<xml>" + b"<a>" * 200_000, 413),
         (BOMB.encode(), 403),
         (b"", 400),
@@ -724,9 +729,8 @@ async def started_from_environment() -> AsyncIterator[str]:
     )
     METADATA.create_all(services.database.engine)
     app = App(services, channels, alone=True)
-    async with app.running(roles=("web",)), listening(application(app)) as url:
+    async with serving(app) as url:
         yield url
-    app.close()
 
 
 async def test_a_message_sealed_now_is_answered_with_nothing_but_settings(
