@@ -179,7 +179,10 @@ def collect(packages: Sequence[str] = PACKAGES) -> Catalog:
                 found = values.setdefault(type(each), [])
                 if not any(known is each for known in found):
                     found.append(each)
-                    sources[id(each)] = _line(module, name)
+                # The module that assigns the name is the one to read, not one that imports it.
+                line = _line(module, name)
+                if line or id(each) not in sources:
+                    sources[id(each)] = line or f"{module.__file__}:1"
             if declared:
                 continue
             if name == "POLICY":
@@ -211,11 +214,12 @@ def _modules(packages: Sequence[str]) -> Iterator[ModuleType]:
 
 
 def _line(module: ModuleType, name: str) -> str:
+    """`file:line` where a module assigns a name; empty if it does not."""
     path = Path(module.__file__ or "")
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if line.startswith((f"{name} =", f"{name}:")):
             return f"{path}:{number}"
-    return str(path)
+    return ""
 
 
 def spoken(text: str) -> str:

@@ -476,13 +476,42 @@ LEADS_PASSED = Sheet(
 )
 SHEETS = (UNITS, TEAMS, TARGETS, MINIMUM_DAYS, HOLIDAYS, PROJECTS, LEADS_PASSED)
 
-IMPORT_UNITS = Importer("units", "单位", UNITS.run, __file__)
-IMPORT_TEAMS = Importer("teams", "小分队、花名册和带队人", TEAMS.run, __file__)
-IMPORT_TARGETS = Importer("targets", "年度目标", TARGETS.run, __file__)
-IMPORT_MINIMUM_DAYS = Importer("minimum-days", "各月最低天数", MINIMUM_DAYS.run, __file__)
-IMPORT_HOLIDAYS = Importer("holidays", "放假和调休", HOLIDAYS.run, __file__)
-IMPORT_PROJECTS = Importer("projects", "上年续建项目", PROJECTS.run, __file__)
-IMPORT_LEADS_PASSED = Importer("leads-passed", "评审通过的线索数", LEADS_PASSED.run, __file__)
+# - taking back -
+
+
+def undo(session: Session, _now: datetime, batch: str) -> list[str]:
+    """Take an import back whole; raises UserError when somebody has built on it."""
+    done = []
+    try:
+        with session.begin_nested():
+            for member in session.exec(
+                select(TeamMember)
+                .join(FieldTeam, col(FieldTeam.id) == TeamMember.team_id)
+                .where(FieldTeam.batch == batch)
+            ):
+                session.delete(member)
+            session.flush()
+            for table, called in BATCHED.items():
+                rows = session.exec(select(table).where(table.batch == batch)).all()
+                for row in rows:
+                    session.delete(row)
+                session.flush()
+                if rows:
+                    done.append(f"撤回{called}{len(rows)}行")
+    except IntegrityError as error:
+        raise UserError(f"批次 {batch} 的数据已经被月报或授权用上，不能撤回。") from error
+    if not done:
+        raise UserError(f"没有批次 {batch} 的数据。")
+    return done
+
+
+IMPORT_UNITS = Importer("units", "单位", UNITS.run, undo=undo)
+IMPORT_TEAMS = Importer("teams", "小分队、花名册和带队人", TEAMS.run, undo=undo)
+IMPORT_TARGETS = Importer("targets", "年度目标", TARGETS.run, undo=undo)
+IMPORT_MINIMUM_DAYS = Importer("minimum-days", "各月最低天数", MINIMUM_DAYS.run, undo=undo)
+IMPORT_HOLIDAYS = Importer("holidays", "放假和调休", HOLIDAYS.run, undo=undo)
+IMPORT_PROJECTS = Importer("projects", "上年续建项目", PROJECTS.run, undo=undo)
+IMPORT_LEADS_PASSED = Importer("leads-passed", "评审通过的线索数", LEADS_PASSED.run, undo=undo)
 
 
 # - a worked example in one file -
@@ -576,39 +605,7 @@ def _carried_over(each: Any) -> dict[str, Any]:
     }
 
 
-IMPORT_EXAMPLE = Importer("fixture", "样例数据（JSON）", import_example, __file__)
-
-
-# - taking back -
-
-
-def undo(session: Session, _path: Any, _now: datetime, batch: str) -> list[str]:
-    """Take an import back whole; raises UserError when somebody has built on it."""
-    done = []
-    try:
-        with session.begin_nested():
-            for member in session.exec(
-                select(TeamMember)
-                .join(FieldTeam, col(FieldTeam.id) == TeamMember.team_id)
-                .where(FieldTeam.batch == batch)
-            ):
-                session.delete(member)
-            session.flush()
-            for table, called in BATCHED.items():
-                rows = session.exec(select(table).where(table.batch == batch)).all()
-                for row in rows:
-                    session.delete(row)
-                session.flush()
-                if rows:
-                    done.append(f"撤回{called}{len(rows)}行")
-    except IntegrityError as error:
-        raise UserError(f"批次 {batch} 的数据已经被月报或授权用上，不能撤回。") from error
-    if not done:
-        raise UserError(f"没有批次 {batch} 的数据。")
-    return done
-
-
-UNDO = Importer("undo", "撤回一批导入：批次即 --undo 之后的编号", undo, __file__)
+IMPORT_EXAMPLE = Importer("fixture", "样例数据（JSON）", import_example, undo=undo)
 
 
 # - empty workbooks -
@@ -630,4 +627,4 @@ def templates(_session: Session, now: datetime) -> tuple[str, bytes]:
     return "导入模板.xlsx", file.getvalue()
 
 
-TEMPLATES = Exporter("import-templates", "各类导入的空白工作簿", templates, __file__)
+TEMPLATES = Exporter("import-templates", "各类导入的空白工作簿", templates)
