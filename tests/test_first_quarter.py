@@ -257,32 +257,14 @@ def after(lived: World, tmp_path: Path) -> Iterator[World]:
 
 
 PERIODS = {"2026-01": "1月", "2026-02(累计)": "2月", "2026Q1": "一季度"}
-COUNTED = [
-    "reported",
-    "recognised",
-    "fai_rec",
-    "signed",
-    "signed_amt",
-    "visits",
-    "leads",
-    "leads_passed",
-    "talks",
-    "started",
-    "produced",
-    "days",
-]
-MEASURED = [
-    "completion",
-    "diff",
-    "post_ok",
-    "late",
-    "missing",
-    "score_target",
-    "score_post",
-    "score_filing",
-    "score",
-    "rank",
-]
+COUNTED = (
+    *("reported", "recognised", "fai_rec", "signed", "signed_amt", "visits", "leads"),
+    *("leads_passed", "talks", "started", "produced", "days"),
+)
+MEASURED = (
+    *("completion", "diff", "post_ok", "late", "missing"),
+    *("score_target", "score_post", "score_filing", "score", "rank"),
+)
 
 
 def wan(yuan: int) -> str:
