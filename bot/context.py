@@ -208,6 +208,9 @@ class Context:
 
     def resume(self, form: type[Form], before: str = "") -> Reply:
         """Go on with a form in progress: its last question again."""
+        instead = self.boundary.form(self, form) if self.boundary is not None else None
+        if instead is not None:
+            return instead
         step = Dialog.resume(form, self.drafts[form.name], self.today).again(before)
         assert step.draft is not None, "a draft that was asked something asks it again"
         self.drafts[form.name] = step.draft

@@ -10,6 +10,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import structlog
 from sqlmodel import select
 from starlette.applications import Starlette
 
+from bot.app import App, facts_of
 from bot.catalog import Catalog
 from bot.channels.telegram import Telegram
 from bot.channels.telegram.channel import AGAIN, EXPIRED
@@ -26,7 +28,7 @@ from bot.commands import command
 from bot.context import Context, new_row
 from bot.dispatch import GROUP_NUMBER
 from bot.errors import SendError
-from bot.messages import Address, Choice, File, Link, Part, Reply, dump_reply, say
+from bot.messages import Address, Choice, File, Inbound, Link, Part, Reply, dump_reply, say
 from bot.settings import Settings
 from storage import mailbox
 from storage.bubbles import Button
@@ -34,6 +36,7 @@ from storage.mailbox import Inbox, Outbox, State
 from storage.people import Contact
 from tests.channels.harness import catalog
 from tests.channels.on_telegram import BOT, LI, WANG, OnTelegram, running
+from tests.world import MemoryChannel
 
 pytestmark = pytest.mark.anyio
 
@@ -507,6 +510,18 @@ async def test_75_an_unreachable_platform_is_waited_for(bot: OnTelegram) -> None
     await asyncio.gather(living, return_exceptions=True)
     assert bot.telegram.calls["getMe"] == 4
     assert [command["command"] for command in bot.telegram.commands] == ["help"]
+
+
+async def test_75_other_channels_serve_meanwhile(bot: OnTelegram) -> None:
+    bot.telegram.fail("getMe", "cut", times=-1)
+    other = MemoryChannel()
+    channels = {"telegram": bot.channel, "memory": other}
+    services = replace(bot.app.services, channels=facts_of(channels))
+    app = App(services, channels, alone=True)
+    async with app.running(roles=("web",)):
+        person = Address("memory", "test", "wang")
+        parts = await app.receive(Inbound("1", person, "回声 在", bot.clock.now()), 5)
+    assert [part.text for part in parts] == ["在"]
 
 
 async def test_76_a_second_poller_is_waited_for_and_told_of_once(bot: OnTelegram) -> None:

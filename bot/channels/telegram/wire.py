@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import ssl
 from collections.abc import Sequence
 from itertools import cycle
 from typing import Any
+
+import httpx
 
 # The library tells waits as whole numbers, with a deprecation warning, unless this is set.
 os.environ.setdefault("PTB_TIMEDELTA", "true")
@@ -48,7 +51,7 @@ __all__ = [
 class Pools(BaseRequest):
     """Several small pools taken in turn."""
 
-    def __init__(self, proxy: str | None, patience: float) -> None:
+    def __init__(self, proxy: str | None, patience: float, trust: ssl.SSLContext) -> None:
         self._pools = [
             HTTPXRequest(
                 connection_pool_size=CONNECTIONS,
@@ -56,6 +59,7 @@ class Pools(BaseRequest):
                 connect_timeout=10,
                 read_timeout=patience,
                 pool_timeout=20,
+                httpx_kwargs={"verify": trust},
             )
             for _ in range(POOLS)
         ]
@@ -99,8 +103,14 @@ class Wire(Bot):
         for name in ("httpx", "httpcore", "telegram"):
             logging.getLogger(name).setLevel(logging.WARNING)
         base = api_base.rstrip("/")
-        polling = HTTPXRequest(connection_pool_size=1, proxy=proxy, connect_timeout=10)
-        self._requests: Sequence[BaseRequest] = (polling, Pools(proxy, patience))
+        trust = _trust()
+        polling = HTTPXRequest(
+            connection_pool_size=1,
+            proxy=proxy,
+            connect_timeout=10,
+            httpx_kwargs={"verify": trust},
+        )
+        self._requests: Sequence[BaseRequest] = (polling, Pools(proxy, patience, trust))
         super().__init__(
             token,
             base_url=f"{base}/bot",
@@ -126,6 +136,15 @@ class Wire(Bot):
         """Give the connections back."""
         for request in self._requests:
             await request.shutdown()
+
+
+def _trust() -> ssl.SSLContext:
+    """Whose certificates are believed, read once for all pools: it takes longer than a call."""
+    trust = httpx.create_ssl_context()
+    bundle = os.environ.get("REQUESTS_CA_BUNDLE")
+    if bundle:
+        trust.load_verify_locations(bundle)
+    return trust
 
 
 def as_send_error(error: TelegramError) -> SendError:
