@@ -25,14 +25,15 @@ from storage.organisation import FieldTeam, TeamMember, TeamTarget, Unit
 from storage.people import (
     ALL_TOPICS,
     ConsentEntry,
+    ConsentNow,
     Contact,
     Grant,
     Person,
     Unsubscription,
-    record_consent,
 )
-from storage.profiles import MemberProfile, keep_categories, keep_phone
+from storage.profiles import MemberCategory, MemberProfile, keep_phone
 from storage.reports import Project, Stage
+from storage.sequences import Sequence as Counter
 from storage.sequences import next_number
 
 PEOPLE = 300
@@ -89,7 +90,6 @@ def _city(name: str) -> City:
 # - before the page -
 
 MEMBER_TRIES = ("登记", "我的档案", "活动", "回执", "隐私", "人工", "撤回同意")
-STAFF_TRIES = ("审批", "信件", "群发", "活动", "排名", "帮助")
 
 CAST = (
     DemoPhone(
@@ -122,7 +122,7 @@ CAST = (
         "王长河",
         "上海小分队 · 带队人",
         "wang",
-        ("月报", "稍后", "我的进度", "项目进展", "帮助"),
+        ("月报", "稍后", "我的进度", "排名", "帮助"),
         (("", "王队好，本月的月报回「月报」就能填，约3分钟，说到一半也不会丢。"),),
     ),
     DemoPhone(
@@ -131,7 +131,7 @@ CAST = (
         "林清",
         "统筹员",
         "lin",
-        ("群发", "信件", "活动 新建", "迟报", "排名", "台账", "审批", "今日"),
+        ("群发", "信件", "活动 新建", "群发 进度", "迟报", "排名", "审批", "帮助"),
         (
             (
                 "",
@@ -146,7 +146,7 @@ CAST = (
         "陈默",
         "统筹员 · 第二审批人",
         "chen",
-        STAFF_TRIES,
+        ("审批", "信件", "群发 进度", "迟报", "排名", "帮助"),
         (("", "陈默您好，同事送审的事项会在这里等您，回「审批」查看。"),),
     ),
     DemoPhone(
@@ -155,7 +155,7 @@ CAST = (
         "苏和",
         "领导",
         "suhe",
-        ("审批", "简报", "排名", "台账", "帮助"),
+        ("审批", "信件", "排名", "迟报", "帮助"),
         (("", "苏和您好，全体信件需要您最后同意，回「审批」查看。"),),
     ),
     DemoPhone(
@@ -164,7 +164,7 @@ CAST = (
         "鸿雁回通群",
         "群里只答公开的事",
         "gao",
-        ("@鸿雁 菜单", "活动", "政策", "我的档案", "大家好"),
+        ("@鸿雁 菜单", "活动", "热线", "我的档案", "大家好"),
         (
             ("白晓燕", "今年的那达慕定日子了吗？"),
             ("韩立东", "还早吧，等通知。"),
@@ -192,6 +192,7 @@ def seed(services: Services, session: Session, now: datetime) -> None:
     units = writer.units()
     teams = writer.teams(units)
     writer.cast(teams)
+    writer.counters()
 
 
 class _Writer:
@@ -202,9 +203,13 @@ class _Writer:
         self.session = session
         self.now = now
         self.place: Place = place_of(services)
+        self.members = 0
+
+    def _somebody(self, **values: Any) -> Person:
+        return Person(created_at=self.now - timedelta(days=200), **values)
 
     def person(self, **values: Any) -> Person:
-        person = Person(created_at=self.now - timedelta(days=200), **values)
+        person = self._somebody(**values)
         self.session.add(person)
         self.session.flush()
         return person
@@ -223,17 +228,18 @@ class _Writer:
 
     def around(self) -> None:
         """The three hundred, with all that keeps some of them from being written to."""
-        for number in range(PEOPLE):
-            one = invented(number)
-            city = _city(one.city)
-            person = self.person(timezone=city.timezone)
+        everybody = [invented(number) for number in range(PEOPLE)]
+        people = [self._somebody(timezone=_city(one.city).timezone) for one in everybody]
+        # One statement a table, not one a person: the page must be there at once.
+        self.session.add_all(people)
+        self.session.flush()
+        for person, one in zip(people, everybody, strict=True):
+            assert person.id is not None
+            number = one.number
             self._reach(person, number)
             if number % 33 == 32:
                 continue  # Spoke to us once and never registered.
-            self.member(person, one)
-            assert person.id is not None
-            if number % 47 == 20:
-                self.consent(person.id, "withdrawn")
+            self.member(person, one, withdrawn=number % 47 == 20)
             if number % 29 == 7:
                 self.stop(person.id, "活动邀请")
             if number % 61 == 11:
@@ -253,16 +259,19 @@ class _Writer:
         else:
             self.contact(person, f"{user}-gone" if number % 71 == 3 else user)
 
-    def member(self, person: Person, one: Invented, salutation: str = "") -> None:
+    def member(
+        self, person: Person, one: Invented, salutation: str = "", *, withdrawn: bool = False
+    ) -> None:
         """A profile with its consent."""
         assert person.id is not None
         city = _city(one.city)
         profiles, number = self.place.profiles, one.number
         year = beijing(self.now).year
+        self.members += 1
         registered = self.now - timedelta(days=30 + number * 7 % 500)
         profile = MemberProfile(
             person_id=person.id,
-            number=f"HY-{year}-{next_number(self.session, f'profile:{year}'):06d}",
+            number=f"HY-{year}-{self.members:06d}",
             name=one.name,
             hometown_tie=profiles.ties[number * 5 % len(profiles.ties)],
             country=city.country,
@@ -277,9 +286,9 @@ class _Writer:
         if number % 4 == 0:
             profile.org = f"{one.city}某{_nth(TRADES, number // 4)}公司"
         self.session.add(profile)
-        self.session.flush()
-        keep_categories(self.session, person.id, self._kinds(number))
-        self.consent(person.id, "granted", registered)
+        for position, kind in enumerate(self._kinds(number)):
+            self.session.add(MemberCategory(person_id=person.id, category=kind, position=position))
+        self._consent(person.id, registered, withdrawn)
 
     def _kinds(self, number: int) -> list[str]:
         """One or two categories; every third is the first kind, the commonest in life."""
@@ -288,22 +297,30 @@ class _Writer:
         second = kinds[(number // 5 * 3 + 2) % len(kinds)]
         return list(dict.fromkeys([chosen, second] if number % 5 == 0 else [chosen]))
 
-    def consent(self, person_id: int, action: str, at: datetime | None = None) -> None:
-        """A line of the ledger and its last word."""
-        moment = at or self.now - timedelta(days=20)
+    def _consent(self, person_id: int, registered: datetime, withdrawn: bool) -> None:
+        """The ledger, and its last word."""
         told = current(self.place)
-        entry = ConsentEntry(
-            person_id=person_id,
-            scope=PROFILE,
-            action=action,
-            version=told.version,
-            notice_hash=told.hash,
-            at=moment,
-            channel="demo",
-            source="",
-            words="同意" if action == "granted" else "撤回同意",
+        said = [("granted", registered, "同意")]
+        if withdrawn:
+            said.append(("withdrawn", self.now - timedelta(days=20), "撤回同意"))
+        for action, at, words in said:
+            self.session.add(
+                ConsentEntry(
+                    person_id=person_id,
+                    scope=PROFILE,
+                    action=action,
+                    version=told.version,
+                    notice_hash=told.hash,
+                    at=at,
+                    channel="demo",
+                    source="",
+                    words=words,
+                )
+            )
+        live, at = not withdrawn, said[-1][1]
+        self.session.add(
+            ConsentNow(person_id=person_id, scope=PROFILE, live=live, version=told.version, at=at)
         )
-        record_consent(self.session, entry)
 
     def stop(self, person_id: int, topic: str) -> None:
         """No more of a topic."""
@@ -421,6 +438,11 @@ class _Writer:
                 self._on_team(teams[0].id, 0, phone.title, person.id)
             if phone.user == "wurina":
                 self.member(person, Invented(0, phone.title, "北京"), f"{phone.title}乡亲")
+
+    def counters(self) -> None:
+        """The next one to register gets the next number."""
+        name = f"profile:{beijing(self.now).year}"
+        self.session.add(Counter(name=name, value=self.members))
 
     def grant(self, person: Person, role: Role, **limits: Any) -> None:
         """A role without the codes."""
