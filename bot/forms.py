@@ -29,7 +29,21 @@ WITHHELD = "!withheld"
 REVIEW = "!review"
 PENDING = "!pending"
 LIST_END = frozenset(
-    ["没有", "没有了", "没了", "无", "0", "不用", "不用了", "完了", "就这些", "没", "好了"]
+    [
+        "没有",
+        "没有了",
+        "没了",
+        "无",
+        "0",
+        "不用",
+        "不用了",
+        "完了",
+        "就这些",
+        "没",
+        "好了",
+        "都没有",
+        "暂无",
+    ]
 )
 
 
@@ -415,6 +429,10 @@ class Dialog:
                 path = f"{name}[{key}].{inner}"
                 if path not in live and not any(p.startswith(path + "[") for p in live):
                     answers = take(answers, path)
+        box = self.state.answers[name] or {}
+        if box.get("closed") and answers is not self.state.answers:
+            # Forgetting what no longer applies does not open a list again.
+            answers = {**answers, name: {**answers[name], "closed": True}}
         return replace(self, state=replace(self.state, answers=answers))
 
     # - asking -

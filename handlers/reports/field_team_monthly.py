@@ -116,6 +116,13 @@ def _several_leaves(text: str, asking: Asking) -> dict[str, Answers] | Miss | No
 # - C: leads -
 
 
+def _lead_amount_prompt(asking: Asking) -> str:
+    unclear = asking.get("said")
+    if unclear:
+        return f"线索「{asking.get('called')}」的投资额：{unclear}"
+    return f"线索「{asking.get('called')}」拟投资多少？单位万元，如「8000」；还没谈到回「0」。"
+
+
 class LeadRow(Form, name="monthly_lead", label="线索"):
     """A new lead. The last four parts are kept where they are told, never asked for."""
 
@@ -126,13 +133,12 @@ class LeadRow(Form, name="monthly_lead", label="线索"):
     content: Annotated[
         str, Ask("内容", lambda asking: f"线索「{asking.get('called')}」做什么项目？一句话即可。")
     ] = ""
+    said: Annotated[str, Ask("金额原话", "", when=lambda asking: "said" in asking.answers)] = ""
     planned: Annotated[
         int,
         Ask(
             "拟投资额",
-            lambda asking: (
-                f"线索「{asking.get('called')}」拟投资多少？单位万元，如「8000」；还没谈到回「0」。"
-            ),
+            _lead_amount_prompt,
             parse=lambda text, _asking: parse_money(text),
             show=lambda value, _asking: show_money(value),
         ),
@@ -151,8 +157,7 @@ class LeadRow(Form, name="monthly_lead", label="线索"):
 
 
 def _lead_echo(row: Answers, asking: Asking) -> str:
-    line = wording.lead_line(f"线索{asking.item}", row)
-    return f"{line}。{row['said']}" if row.get("said") else f"{line}。"
+    return f"{wording.lead_line(f'线索{asking.item}', row)}。"
 
 
 # - D: progress, and projects that are new -
@@ -451,9 +456,7 @@ def _coded_lines(text: str, sheet: Sheet) -> list[tuple[str, str]]:
 
 
 def _names(sheet: Sheet, key: str) -> set[str]:
-    project = sheet.project(key)
-    names = {sheet.called(key), project.name if project else sheet.called(key)}
-    return {name.upper() for name in names if name}
+    return {name.upper() for name in (sheet.called(key), sheet.named(key)) if name}
 
 
 class FreshRow(Steps, name="monthly_fresh_project", label="新增项目"):
@@ -754,7 +757,10 @@ class MonthlyReport(Form, name="monthly_report", label="月报"):
     def extract(cls, text: str, asked: str, asking: Asking) -> Answers | Miss | None:
         """Visits in one message, and the last questions in one message."""
         if asked in ("visits", "visits_key"):
-            return reading.visits(text, asking.answers)
+            found = reading.visits(text, asking.answers)
+            # A lone number was an answer to the question, and has been refused as such.
+            alone = isinstance(found, dict) and found.keys() == {"visits"}
+            return None if alone and asked == "visits_key" else found
         if asked in ("promos", "inbound", "problems", "plan"):
             return reading.outcomes(text)
         return None

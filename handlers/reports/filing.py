@@ -149,7 +149,7 @@ def prepare(context: Context, sheet: Sheet, kind: str, reason: str = "") -> Prep
 
 @dataclass(frozen=True)
 class _Ledger:
-    """Ids and codes of a sheet's projects, new ones among them."""
+    """Ids of a sheet's projects by key, and codes of those new in it by name."""
 
     ids: Mapping[str, int]
     codes: Mapping[str, str]
@@ -173,13 +173,13 @@ def file(context: Context, sheet: Sheet, *, filed_by: int, reason: str = "") -> 
     session.add(report)
     session.flush()
     ledger = _enter_projects(context, sheet)
+    sheet = Sheet(sheet.answers, {**sheet.facts, "codes": ledger.codes})
+    report.answers = dump_sheet(sheet)
     _enter_days(session, sheet, report)
     leads = _enter_leads(context, sheet, report)
     _enter_moves(context, sheet, report, ledger)
     _enter_funds(session, sheet, report, ledger)
-    titles = wording.Titles(
-        report.number, report.as_of, sheet.facts["reporter"], leads, ledger.codes
-    )
+    titles = wording.Titles(report.number, report.as_of, sheet.facts["reporter"], leads)
     report.text = wording.report_text(sheet, titles)
     report.content_hash = content_hash(report.text)
     session.add(report)
@@ -298,7 +298,7 @@ def _enter_projects(context: Context, sheet: Sheet) -> _Ledger:
             project.fixed_yuan = row.get("fixed") or 0
         session.add(project)
         session.flush()
-        ids[key], codes[key] = project.id or 0, project.code
+        ids[key], codes[project.name] = project.id or 0, project.code
     for each in sheet.known:
         _tell_talks(session.get_one(Project, each.id), sheet.moves(each.key))
     _take_back(session, brought)

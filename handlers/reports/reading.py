@@ -31,7 +31,7 @@ def counted(text: str, most: int, unit: str) -> int | Miss:
     plain = re.sub(r"[。.！!]$|(?:家次|人次|家|场|次|个|人|批)+$", "", tidy(text))
     if plain in _NONE:
         return 0
-    number = read_integer(plain)
+    number = None if re.search(r"\d\s+\d", plain) else read_integer(plain)
     if number is None:
         return Miss(f"请回一个整数，如「4」；没有回「0」（单位：{unit}）。")
     if not 0 <= number <= most:
@@ -98,18 +98,25 @@ def also_visited(text: str) -> Answers | Miss:
 LEAD_PARTS = ("called", "investor", "content", "planned", "needs", "source", "contact", "next_step")
 
 
-def parts_of(text: str, least: int) -> list[str]:
-    """The parts of a line: between semicolons, or, where there are none, between spaces."""
+def parts_of(text: str) -> list[str]:
+    """The parts of a line: between semicolons, or, where there are none, between other marks."""
     parts = [part.strip() for part in re.split(r"[；;]", tidy(text))]
-    if len(parts) < least:
-        parts = [part for part in re.split(r"[，,、\s]+", tidy(text)) if part]
-    return parts
+    if len(parts) > 1:
+        return parts
+    return [part for part in re.split(r"[，,、\s]+", tidy(text)) if part]
 
 
 def lead(text: str) -> Answers | Miss | None:
-    """`名称；投资方；内容；投资额；选址要求；来源；联系人；下一步`; `said` is an unclear amount."""
-    parts = parts_of(text, 3)
-    if len(parts) < 2 or not parts[0]:
+    """`名称；投资方；内容；投资额；选址要求；来源；联系人；下一步`.
+
+    `said` is what is unclear of the amount.
+    """
+    parts = parts_of(text)
+    # Between spaces only a line with an amount in its place is sure to be a lead.
+    sure = re.search("[；;]", tidy(text)) or (
+        len(parts) > 3 and not isinstance(parse_money(parts[3]), Miss)
+    )
+    if len(parts) < 2 or not parts[0] or not sure:
         return Miss("请按「名称；投资方；内容；投资额」一条一行发；没有新增线索回「0」。")
     if find_mobiles(text):
         return Miss("联系人请只写职务和姓氏（如「王总」），不写电话，请重发这一条。")
@@ -269,7 +276,7 @@ def fresh(text: str, today: date, last: date) -> Answers | Miss | None:
     """A project that is new in the ledger: `名称；投资方；在谈；3月5日；1.2亿`."""
     plain = re.sub(r"^(?:新增(?:在谈|签约|项目)?|新谈|新签)[:：]?\s*", "", tidy(text))
     signed = re.match(r"(?:新增签约|新签)", tidy(text)) is not None
-    parts = parts_of(plain, 2)
+    parts = parts_of(plain)
     if len(parts) < 2:
         return Miss("请按「新增 名称；投资方；在谈或签约；日期；计划总投资」写在一行里发。")
     called, investor, *rest = parts

@@ -185,12 +185,20 @@ class Sheet:
     def called(self, key: str) -> str:
         """`P01`, or the name of one that has no code yet."""
         project = self.project(key)
-        return project.code if project else str(self.row(key).get("called", ""))
+        if project:
+            return project.code
+        name = self.named(key)
+        return str(self.facts.get("codes", {}).get(name, name))
+
+    def named(self, key: str) -> str:
+        """`项目甲`."""
+        project = self.project(key)
+        return project.name if project else str(self.row(key).get("called", ""))
 
     def titled(self, key: str) -> str:
         """`P01 项目甲`."""
-        project = self.project(key)
-        return f"{project.code} {project.name}" if project else self.called(key)
+        called, named = self.called(key), self.named(key)
+        return named if called == named else f"{called} {named}"
 
     def before(self, key: str) -> Stage:
         """The stage before this report."""

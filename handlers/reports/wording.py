@@ -87,7 +87,7 @@ def signing_line(planned_yuan: int, fixed_yuan: int) -> str:
     return f"{words}，达1亿元须安排领导包联" if needs_sponsor(fixed_yuan) else words
 
 
-def project_line(sheet: Sheet, key: str, title: str = "") -> str:
+def project_line(sheet: Sheet, key: str) -> str:
     """What a project did in the month."""
     row = sheet.row(key)
     said = [move_line(move) for move in sheet.moves(key)]
@@ -99,7 +99,7 @@ def project_line(sheet: Sheet, key: str, title: str = "") -> str:
         said.append("无变化")
     if not said and row.get("planned"):
         said.append(f"计划总投资{show_money(row['planned'])}")
-    return f"{title or sheet.titled(key)}：{'；'.join(said) or '未填'}"
+    return f"{sheet.titled(key)}：{'；'.join(said) or '未填'}"
 
 
 def funds_line(sheet: Sheet, told: Funds, title: str = "") -> str:
@@ -143,18 +143,12 @@ def warnings(sheet: Sheet) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Titles:
-    """What is only known when a report is filed: its number, codes of new projects, of leads."""
+    """What is only known when a report is filed: its number, and those of its leads."""
 
     number: str
     as_of: date
     filer: str
     leads: Sequence[str] = ()
-    codes: Mapping[str, str] | None = None
-
-    def of(self, sheet: Sheet, key: str) -> str:
-        """`P01 项目甲`, of a new project too."""
-        code = (self.codes or {}).get(key)
-        return f"{code} {sheet.called(key)}" if code else sheet.titled(key)
 
 
 def report_text(sheet: Sheet, titles: Titles) -> str:
@@ -177,8 +171,8 @@ def report_text(sheet: Sheet, titles: Titles) -> str:
     )
     leads = leads_lines(sheet, titles.leads)
     lines += [f"三、新增线索{len(leads)}条", *(f"　　{each}" for each in leads)]
-    lines += ["四、项目进展", *_projects(sheet, titles)]
-    lines += [f"五、到位资金：合计{show_money(funds_total(sheet))}", *_funds(sheet, titles)]
+    lines += ["四、项目进展", *_projects(sheet)]
+    lines += [f"五、到位资金：合计{show_money(funds_total(sheet))}", *_funds(sheet)]
     lines.append(
         f"六、推介活动{sheet.get('promos', 0)}场；"
         f"引荐考察{inbound_line(sheet.get('inbound', {'batches': 0, 'people': 0}))}"
@@ -188,16 +182,14 @@ def report_text(sheet: Sheet, titles: Titles) -> str:
     return "\n".join(lines)
 
 
-def _projects(sheet: Sheet, titles: Titles) -> list[str]:
-    lines = [
-        f"　　{project_line(sheet, key, titles.of(sheet, key))}" for key in sheet.project_keys()
-    ]
+def _projects(sheet: Sheet) -> list[str]:
+    lines = [f"　　{project_line(sheet, key)}" for key in sheet.project_keys()]
     return lines or ["　　无在跟项目"]
 
 
-def _funds(sheet: Sheet, titles: Titles) -> list[str]:
+def _funds(sheet: Sheet) -> list[str]:
     return [
-        f"　　{funds_line(sheet, told, titles.of(sheet, told.key))}"
+        f"　　{funds_line(sheet, told, sheet.titled(told.key))}"
         for told in sheet.all_funds()
         if told.total_yuan
     ]
