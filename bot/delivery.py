@@ -19,14 +19,18 @@ from datetime import timedelta
 from typing import TypeVar
 
 import structlog
+from sqlalchemy import Connection
 
 from bot.channels.base import Channel
-from bot.context import Services
+from bot.clock import beijing, show_time
+from bot.context import Services, outbox_row
 from bot.errors import SendError
-from bot.messages import Address, Part, Reply, load_reply
-from bot.text import content_hash, shape
+from bot.messages import Address, Part, Reply, load_reply, say
+from bot.purposes import TROUBLE
+from bot.text import content_hash, merged, shape
 from storage import mailbox
 from storage.campaigns import Campaign
+from storage.db import attached
 from storage.mailbox import Claimed, Outcome, State
 
 IN_FLIGHT = 64
@@ -130,14 +134,17 @@ class Delivery:
         async with asyncio.timeout(timeout):
             await self._in_claims(self._prepare)
             while True:
+                # A call that ends during the round may have made way for a row to its address.
+                before = self._busy()
                 started = await self._round()
                 if started:
                     continue
                 if self._claiming is not None:
                     await self._claiming
-                if not self._busy():
+                if not before and not self._busy():
                     return
-                await self._rest()
+                if self._busy():
+                    await self._rest()
 
     def _busy(self) -> bool:
         claiming = self._claiming is not None and not self._claiming.done()
@@ -253,6 +260,8 @@ class Delivery:
     def _shaped(self, row: Claimed, reply: Reply) -> _Ready:
         facts = self.services.channels[row.lane.partition(":")[0]]
         parts = shape(reply, facts, self.services.settings.public_url)
+        if facts.windowed:
+            parts = merged(parts, facts)  # its platform counts bubbles
         return _Ready(row, parts, content_hash(reply.text), row.slot_ms / 1000)
 
     # - gate and send -
@@ -388,6 +397,29 @@ class Delivery:
             log.error("channel_stopped", lane=lane, reason=error.reason, detail=error.detail)
         with self._database.transaction() as connection:
             mailbox.block_lane(connection, lane, seconds)
+            if error.stop_channel:
+                self._call_for_help(connection, lane.partition(":")[0], error)
+
+    def _call_for_help(self, connection: Connection, channel: str, error: SendError) -> None:
+        """Tell those on duty, once a day and reason, by whichever channel they used last."""
+        now = self.services.clock.now()
+        label = self.services.channels[channel].label or channel
+        words = f"{label}自{show_time(now)}起发不出消息：{error.detail or error.reason}"
+        with attached(connection) as session:
+            rows = [
+                outbox_row(
+                    self.services,
+                    session,
+                    person_id,
+                    say(words),
+                    occasion=f"stopped:{channel}:{beijing(now).date()}:{error.detail}",
+                    purpose=TROUBLE,
+                    now=now,
+                    expires_at=now + timedelta(days=1),
+                )
+                for person_id in self.services.catalog.policy.on_duty(session, now)
+            ]
+            mailbox.enqueue(connection, [row for row in rows if row is not None])
 
     async def _in_claims(self, work: Callable[..., T], *arguments: object) -> T:
         assert self._loop is not None

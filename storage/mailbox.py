@@ -415,12 +415,25 @@ _WANTED = or_(
         )
     ),
 )
+_AHEAD = TABLE.alias("ahead")
+_GOING_FIRST = (
+    core_select(func.count())
+    .select_from(_AHEAD)
+    .where(
+        _AHEAD.c.address == TABLE.c.address,
+        _AHEAD.c.id < TABLE.c.id,
+        _AHEAD.c.id.in_(bindparam("ids", expanding=True)),
+        text("ahead.state IN ('leased', 'sending')"),
+    )
+    .correlate(TABLE)
+    .scalar_subquery()
+)
 _IN_WINDOW = or_(
     not_(TABLE.c.windowed),
     exists().where(
         col(Contact.address) == TABLE.c.address,
         col(Contact.window_until) > bindparam("now", type_=UtcDateTime),
-        col(Contact.window_left) > 0,
+        col(Contact.window_left) > _GOING_FIRST,
     ),
 )
 _ALIVE = or_(TABLE.c.expires_at.is_(None), TABLE.c.expires_at > bindparam("now", type_=UtcDateTime))

@@ -27,12 +27,12 @@ from bot.commands import Command, command
 from bot.context import Context, outbox_row
 from bot.errors import SendError
 from bot.installation import load_settings
-from bot.messages import Address, File, Inbound, Part, Reply, say
+from bot.messages import Address, File, Inbound, Part, Reply, load_reply, say
 from bot.purposes import ANSWER
 from bot.settings import demo_settings
 from storage import mailbox
 from storage.mailbox import Outbox, State
-from storage.people import Contact
+from storage.people import Contact, Grant
 from storage.tables import METADATA
 from tests.channels.harness import serving
 from tests.channels.on_wechat import (
@@ -305,6 +305,7 @@ async def test_fact_10_following_lets_three_leave_within_a_minute(wechat: OnWeCh
     await drain(wechat)
     assert wechat.heard(WANG)[-3:] == ["一", "二", "三"]
     assert states(wechat) == [(State.SENT, "")] * 3 + [(State.DEFERRED, "window")]
+    assert wechat.wechat.calls[SEND] == 3
 
 
 async def test_fact_10_a_minute_after_following_nothing_leaves(wechat: OnWeChat) -> None:
@@ -555,6 +556,35 @@ async def test_fact_29_a_lapsed_right_stops_the_channel_and_loses_nothing(
     await drain(wechat)
     assert wechat.wechat.calls[SEND] == calls
     assert states(wechat) == [(State.QUEUED, "stopped")]
+
+
+async def test_fact_29_those_on_duty_are_told_once_a_day(wechat: OnWeChat) -> None:
+    with wechat.app.services.database.session() as session:
+        grant = Grant(person_id=contact(wechat).person_id, role="admin", granted_at=START)
+        session.add(grant)
+    wechat.wechat.lapse()
+    write(wechat, "一", "二")
+    await drain(wechat)
+    with wechat.app.services.database.reading() as session:
+        rows = session.exec(select(Outbox).where(Outbox.purpose == "trouble")).all()
+        told = [load_reply(row.body or "").text for row in rows]
+    assert told == [
+        "微信公众号自2026-09-22 09:00起发不出消息：errcode 48001："
+        "公众号没有这项接口的权限，认证可能已经到期，请到公众平台查看"
+    ]
+
+
+async def test_news_in_several_bubbles_counts_as_one(wechat: OnWeChat) -> None:
+    with wechat.app.services.database.session() as session:
+        news = say("一").then("二").then("三")
+        person = contact(wechat).person_id
+        services, now = wechat.app.services, wechat.clock.now()
+        row = outbox_row(services, session, person, news, occasion="news", purpose=ANSWER, now=now)
+        assert row is not None
+        mailbox.enqueue(session.connection(), [row])
+    await drain(wechat)
+    assert wechat.heard(WANG)[-1] == "一\n\n二\n\n三"
+    assert contact(wechat).window_left == 2
 
 
 async def test_an_address_off_the_allow_list_is_named(wechat: OnWeChat) -> None:
