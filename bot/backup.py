@@ -23,6 +23,7 @@ from typing import IO, Any
 from sqlalchemy import (
     Column,
     Connection,
+    Integer,
     MetaData,
     Table,
     TypeDecorator,
@@ -213,7 +214,7 @@ def _continue_numbering(connection: Connection) -> None:
     """Let PostgreSQL number new rows after the restored ones."""
     for table in METADATA.sorted_tables:
         key = table.columns.get("id")
-        if key is not None:
+        if key is not None and isinstance(key.type, Integer):
             top = select(func.max(key)).scalar_subquery()
             sequence = func.pg_get_serial_sequence(f'"{table.name}"', "id")
             connection.execute(

@@ -150,7 +150,9 @@ class Catalog:
                 named = (getattr(value, key, "") for key in ("word", "name", "kind"))
                 name = next((text for text in named if text), kind.__name__.lower())
                 words = getattr(value, "help", "") or getattr(value, "label", "")
-                source = getattr(value, "source", "") or self.sources.get(id(value), "")
+                source = getattr(value, "source", "")
+                if not source.rpartition(":")[2].isdigit():
+                    source = self.sources.get(id(value), source)
                 yield Declared(kind.__name__.lower(), name, words, source, value)
 
 

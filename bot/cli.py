@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -144,8 +144,9 @@ def _serve(
     where: tuple[str, int],
 ) -> None:
     services = open_services(settings, _catalog(context), channels, create=True)
-    with _closing(services):
-        listening = web.listen(*where) if "web" in roles else None
+    with ExitStack() as stack:
+        stack.enter_context(_closing(services))
+        listening = stack.enter_context(web.listen(*where)) if "web" in roles else None
         logs.configure(settings.log_level.upper(), secrets_of(settings))
         migrate(services)
         app = App(services, channels, alone=services.database.sqlite)
@@ -197,11 +198,9 @@ def demo(
     no_browser: Annotated[bool, typer.Option("--no-browser", help="不自动打开浏览器")] = False,
 ) -> None:
     """打开演示页：虚构的人物，不需要任何设置。"""
-    try:
-        module = importlib.import_module("bot.demo")
-    except ModuleNotFoundError as error:
-        raise ConfigError("这个版本没有带演示。") from error
-    module.main(port=port, browser=not no_browser)
+    # Imported when asked for: no installation needs it.
+    code: int = importlib.import_module("bot.demo").main(port, not no_browser)
+    raise typer.Exit(code)
 
 
 # - looking -
@@ -361,10 +360,6 @@ WORDS: Mapping[str, Callable[..., None]] = {
 }
 
 
-OPEN = {"allow_extra_args": True, "ignore_unknown_options": True}
-"""For words that read their arguments themselves."""
-
-
 def words(known: Catalog) -> typer.Typer:
     """All words: our own, and those that handlers bring along."""
     typed_words = typer.Typer(
@@ -376,20 +371,13 @@ def words(known: Catalog) -> typer.Typer:
     )
     for name, function in WORDS.items():
         typed_words.command(name)(function)
-    brought = known.of(CliWord)
-    for name in {"invite", "letters"} - {word.word for word in brought}:
-        typed_words.command(name, hidden=True, context_settings=OPEN)(_absent)
-    for word in brought:
+    for word in known.of(CliWord):
         typed_words.command(
             word.word,
             help=word.help,
-            context_settings=OPEN,
+            context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
         )(_mounted(word))
     return typed_words
-
-
-def _absent(context: typer.Context) -> None:
-    raise ConfigError(f"这个版本还没有 hongyan {context.info_name}。")
 
 
 def _mounted(word: CliWord) -> Callable[[typer.Context], None]:

@@ -140,9 +140,17 @@ def unknown_names(path: Path) -> list[str]:
 
 
 def sqlite_file(settings: Settings) -> Path | None:
-    """The file of a SQLite installation; None on PostgreSQL."""
+    """The file of a SQLite installation; None on PostgreSQL.
+
+    Raises ConfigError when its folder is not there.
+    """
     url = database_address(settings)
-    return Path(url.database or "") if url.get_backend_name() == "sqlite" else None
+    if url.get_backend_name() != "sqlite":
+        return None
+    file = Path(url.database or "")
+    if not file.parent.is_dir():
+        raise ConfigError(f"数据库的文件夹 {file.parent} 不存在，请先建好。")
+    return file
 
 
 def open_services(

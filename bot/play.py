@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from sqlmodel import select
+
 from bot.app import App, services_for
 from bot.catalog import Catalog
 from bot.channels.console import FACTS, Console
@@ -109,10 +111,10 @@ def _grant(app: App, console: Console, role: str) -> None:
     hello = Inbound("0", console.person, "菜单", app.services.clock.now())
     app.dispatcher.handle(hello)
     with app.services.database.session() as session:
-        contact = session.query(Contact).filter_by(address=str(console.person)).one()
-        session.add(
-            Grant(person_id=contact.person_id, role=role, granted_at=app.services.clock.now())
-        )
+        person_id = session.exec(
+            select(Contact.person_id).where(Contact.address == str(console.person))
+        ).one()
+        session.add(Grant(person_id=person_id, role=role, granted_at=app.services.clock.now()))
 
 
 def _run(app: App, console: Console) -> None:
