@@ -6,7 +6,8 @@ import itertools
 from collections.abc import Sequence
 from datetime import timedelta
 
-from sqlalchemy import insert
+from sqlalchemy import func, insert
+from sqlmodel import select
 
 from storage.people import ConsentNow, Contact, Person, Unsubscription
 from storage.profiles import MemberCategory, MemberProfile
@@ -62,7 +63,7 @@ def register_many(
     now = world.clock.now()
     people, contacts, profiles, chosen, consents, stopped = [], [], [], [], [], []
     with world.database.session() as session:
-        last = session.query(Person.id).order_by(Person.id.desc()).limit(1).scalar() or 0
+        last = session.exec(select(func.max(Person.id))).one() or 0
         for index, home, category in zip(
             range(first, first + count),
             itertools.cycle(homes),
