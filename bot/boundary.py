@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bot.commands import Command
@@ -20,10 +20,12 @@ class Boundary:
 
     Each of the first three returns what is answered instead, or None to go on: `message` before a
     private message is read, `command` before a command runs, `form` before a form opens or hears
-    an answer. `withheld` names the questions of a form that are not asked there.
+    an answer. `withheld` names the questions of a form that are not asked there. `scopes` gives for
+    a policy the consent without which nobody is written to there unasked.
     """
 
     message: Callable[[Context], Reply | None]
     command: Callable[[Context, Command], Reply | None]
     form: Callable[[Context, type[Form]], Reply | None]
     withheld: Callable[[Context, type[Form]], Collection[str]]
+    scopes: Mapping[str, str] = field(default_factory=dict)

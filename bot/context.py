@@ -19,7 +19,7 @@ from storage.audit import AuditEntry
 from storage.columns import KeyRing
 from storage.db import Database
 from storage.mailbox import State
-from storage.people import Contact, Person, Role, contact_of
+from storage.people import Contact, Person, Role, contact_of, has_consent
 
 if TYPE_CHECKING:
     from bot.boundary import Boundary
@@ -85,6 +85,17 @@ class Services:
     @property
     def keys(self) -> KeyRing:
         return self.database.keys
+
+    @property
+    def proactive(self) -> Mapping[str, str]:
+        """The channels on which people are written to unasked, with the consent each needs."""
+        boundary = self.catalog.boundary
+        scopes = boundary.scopes if boundary is not None else {}
+        return {
+            name: scopes.get(facts.policy, "")
+            for name, facts in self.channels.items()
+            if not facts.anonymous
+        }
 
 
 class Context:
@@ -291,8 +302,12 @@ def outbox_row(
     expires_at: datetime | None = None,
 ) -> dict[str, Any] | None:
     """A row for one person at the address they used last; None if they have none, or left."""
-    kept = [name for name, facts in services.channels.items() if not facts.anonymous]
-    contact = contact_of(session, person_id, kept)
+    allowed = [
+        name
+        for name, scope in services.proactive.items()
+        if not scope or has_consent(session, person_id, scope)
+    ]
+    contact = contact_of(session, person_id, allowed)
     person = session.get(Person, person_id)
     if contact is None or person is None:
         return None

@@ -13,7 +13,7 @@ from datetime import datetime, time
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Select, and_, case, delete, exists, func, literal, or_, select
+from sqlalchemy import Select, and_, case, delete, exists, false, func, literal, or_, select
 from sqlmodel import Session, col
 
 from bot.clock import BEIJING
@@ -58,8 +58,13 @@ class Plan:
 
 
 def _best_contacts(services: Services) -> Any:
-    """One address a person: the one used last among those that can be reached."""
-    kept = [name for name, facts in services.channels.items() if not facts.anonymous]
+    """One address a person: the one used last among those that may be written to unasked."""
+    allowed = [
+        and_(col(Contact.channel) == name, _agreed(scope))
+        if scope
+        else col(Contact.channel) == name
+        for name, scope in services.proactive.items()
+    ]
     ranked = (
         select(
             col(Contact.person_id).label("person_id"),
@@ -74,10 +79,19 @@ def _best_contacts(services: Services) -> Any:
             )
             .label("rank"),
         )
-        .where(col(Contact.reachable), col(Contact.channel).in_(kept))
+        .where(col(Contact.reachable), or_(false(), *allowed))
         .subquery("ranked")
     )
     return select(ranked).where(ranked.c.rank == 1).subquery("best")
+
+
+def _agreed(scope: str) -> Any:
+    """Does the consent that a channel needs stand?"""
+    return exists().where(
+        col(ConsentNow.person_id) == col(Contact.person_id),
+        col(ConsentNow.scope) == scope,
+        col(ConsentNow.live),
+    )
 
 
 def _verdicts(services: Services, people: Select[Any], purpose: Purpose, now: datetime) -> Any:

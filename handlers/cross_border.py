@@ -106,7 +106,7 @@ def _policy(context: Context) -> str:
     return context.services.channels[context.inbound.sender.channel].policy
 
 
-BOUNDARY = Boundary(_message, _command, _form, _withheld)
+BOUNDARY = Boundary(_message, _command, _form, _withheld, {OVERSEAS_SELF: ABROAD})
 
 
 # --- S7 ---------------------------------------------------------------------------------------

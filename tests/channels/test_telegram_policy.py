@@ -15,6 +15,7 @@ from bot.context import outbox_row
 from bot.dispatch import dump_draft
 from bot.forms import DraftState
 from bot.messages import say
+from bot.planning import plan
 from handlers.cross_border import AGREED, AT_HOME, STATEMENT
 from handlers.purposes import LETTER
 from storage.dialogs import Draft
@@ -172,6 +173,27 @@ async def test_the_telephone_is_left_out_of_the_optional_questions(under: Start)
     bot = await under("overseas_self")
     await register(bot)
     assert "单位" in await last(bot, WANG, "完善")
+
+
+async def test_letters_reach_a_member_abroad_only_while_s7_stands(under: Start) -> None:
+    bot = await under("overseas_self")
+    await register(bot)
+    before = reach(bot)
+    answer = await last(bot, WANG, "撤回同意 S7")
+    assert "已撤回" in answer
+    await bot.says(WANG, "菜单")
+    assert (before, reach(bot)) == ((True, 1), (False, 0))
+
+
+def reach(bot: OnTelegram) -> tuple[bool, int]:
+    """May the member be written to now, alone and in a campaign?"""
+    services, now = bot.app.services, bot.clock.now()
+    with services.database.reading() as session:
+        row = outbox_row(
+            services, session, 1, say("信"), occasion="letter", purpose=LETTER, now=now
+        )
+        counted = plan(services, session, select(Person.id), LETTER, now)
+    return row is not None, counted.reachable
 
 
 async def test_a_form_begun_at_home_is_not_continued_abroad(under: Start) -> None:
