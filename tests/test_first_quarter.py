@@ -6,20 +6,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import date
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from sqlmodel import select
+from sqlmodel import col, select
 
 from handlers.bulletin import percent, two_places
 from handlers.imports import import_example
 from handlers.ledger import parse_period, summary_of
 from handlers.place import place_of
-from handlers.rankings import Figures, Summary, TeamResult, needs_sponsor
-from storage.reports import Bulletin, Stage
-from tests.filing import Filed, Move, file_report, project_of
+from handlers.rankings import YI_YUAN, Figures, Summary, TeamResult, needs_sponsor
+from storage.reports import Bulletin, Project
 from tests.handlers.test_bulletin import FIRST_QUARTER_TEXT
 from tests.world import World
 
@@ -27,7 +27,6 @@ EXAMPLE = Path(__file__).parent / "data" / "fixture_q1_2026.json"
 LEADERS = {"T1": "长三角带队", "T2": "珠三角带队", "T3": "京津冀带队"}
 LIAISONS = {"T1": "甲单位", "T2": "乙单位", "T3": "丙单位"}
 COORDINATOR, SECOND, LEADER = "统筹", "副统筹", "县领导"
-PROJECTS = tuple(f"P{number:02d}" for number in range(1, 9))
 
 
 def live(world: World) -> None:
@@ -49,158 +48,147 @@ def set_up(world: World) -> None:
         world.grant(LIAISONS[team], "unit_liaison", unit_id=number)
 
 
+@dataclass(frozen=True)
+class Monthly:
+    """What one report of the example says, as its leader would type it into the template."""
+
+    days: str
+    visits: int
+    leads: int
+    fresh: str = ""
+    progress: str = ""
+    funds: str = ""
+
+    def template(self) -> str:
+        leads = "\n".join(f"线索{n}；某公司；加工；1000" for n in range(1, self.leads + 1))
+        lines = {
+            "驻点天数": self.days,
+            "走访": self.visits,
+            "重点企业": 1,
+            "商协会与知名人士": "无",
+            "新增线索": leads,
+            "新增在谈": self.fresh,
+            "项目进展": self.progress,
+            "到位资金": self.funds,
+            "推介活动": 0,
+            "引荐考察": 0,
+            "问题与建议": "无",
+            "下月打算": "继续跟进在谈项目",
+        }
+        return "月报\n" + "\n".join(
+            f"{label}：{said}" for label, said in lines.items() if said != ""
+        )
+
+
+def file(world: World, team: str, monthly: Monthly, *explained: str) -> str:
+    """Paste the template, explain what the form asks about, and submit; returns the receipt."""
+    answer = world.talk(LEADERS[team], monthly.template(), *explained)
+    assert "回「提交」提交" in answer, answer
+    return world.says(LEADERS[team], "提交")
+
+
 def january(world: World) -> None:
-    day = date(2026, 1, 1).replace
     world.at("2026-01-30 16:20")
-    file_report(
-        world,
-        LEADERS["T1"],
-        Filed(
-            "T1",
-            "2026-01",
-            [22, 21, 20],
-            14,
-            5,
-            talks=[("P01", "项目甲", day(day=9)), ("P09", "项目壬", day(day=20))],
-        ),
-    )
+    first = Monthly("22 21 20", 14, 5, "项目甲；甲投资公司；1月9日\n项目壬；壬投资公司；1月20日")
+    assert file(world, "T1", first).startswith("已提交 v1（YB-2026-01-T1-v1），01-30 16:20，准时。")
     world.at("2026-01-31 09:00")
-    file_report(
-        world,
-        LEADERS["T3"],
-        Filed(
-            "T3",
-            "2026-01",
-            [20, 18],
-            8,
-            2,
-            talks=[("P06", "项目己", day(day=13))],
-            funds=[("P07", 400, 0)],
-        ),
+    third = Monthly(
+        "20 18",
+        8,
+        2,
+        "项目己；己投资公司；1月13日",
+        "P07 无变化",
+        "P07 400 0",
     )
+    file(world, "T3", third, "C2家中有事请假2天")
     world.at("2026-01-31 22:40")
-    file_report(
-        world,
-        LEADERS["T2"],
-        Filed(
-            "T2",
-            "2026-01",
-            [21, 20],
-            10,
-            4,
-            talks=[("P03", "项目丙", day(day=5))],
-            moves=[Move("P03", Stage.SIGNED, day(day=15), 30000, 24000)],
-            funds=[("P03", 1500, 500)],
-        ),
+    second = Monthly(
+        "21 20",
+        10,
+        4,
+        "项目丙；丙投资公司；1月5日面谈 1月15日签约 30000 固投24000 正式",
+        "P08 无变化",
+        "P08 0\n项目丙 固投1500 其他500",
     )
+    file(world, "T2", second)
     world.at("2026-02-02 10:00")
     decide(world, "1月", "认定 1月 全部 依据 银行进账")
 
 
 def february(world: World) -> None:
-    day = date(2026, 2, 1).replace
     world.at("2026-02-27 18:00")
-    second = Filed(
-        "T2",
-        "2026-02",
-        [16, 15],
+    second = Monthly(
+        "16 15",
         5,
         1,
-        moves=[Move("P03", Stage.STARTED, day(day=25))],
-        funds=[("P03", 1500, 200)],
+        progress="P08 无变化\n项目丙 开工 2月25日",
+        funds="P08 0\n项目丙 固投1500 其他200",
     )
-    file_report(world, LEADERS["T2"], second)
+    file(world, "T2", second)
     world.at("2026-02-28 10:05")
-    file_report(
-        world,
-        LEADERS["T1"],
-        Filed(
-            "T1",
-            "2026-02",
-            [15, 15.5, 14],
-            6,
-            2,
-            talks=[("P02", "项目乙", day(day=11))],
-            moves=[Move("P01", Stage.SIGNED, day(day=6), 5000, 4200)],
-            funds=[("P01", 800, 200)],
-        ),
+    first = Monthly(
+        "15 15.5 14",
+        6,
+        2,
+        "项目乙；乙投资公司；2月11日",
+        "项目甲 签约 2月6日 5000 固投4200 正式\n项目壬 无变化",
+        "项目甲 800 200",
     )
+    file(world, "T1", first, "A3返县汇报1天")
     world.at("2026-02-28 20:11")
-    file_report(
-        world,
-        LEADERS["T3"],
-        Filed(
-            "T3",
-            "2026-02",
-            [15, 15],
-            4,
-            1,
-            talks=[("P10", "项目癸", day(day=4))],
-            moves=[Move("P06", Stage.SIGNED, day(day=12), 3000, 2600)],
-        ),
-    )
-    world.at("2026-03-03 09:00")
-    corrected = Filed(
-        "T2",
-        "2026-02",
-        [16, 15],
-        5,
+    third = Monthly(
+        "15 15",
+        4,
         1,
-        moves=[Move("P03", Stage.STARTED, day(day=25))],
-        funds=[("P03", 1000, 200)],
-        reason="回单看错了",
+        "项目癸；癸投资公司；2月4日",
+        "P07 无变化\n项目己 签约 2月12日 3000 固投2600 正式",
+        "P07 0\n项目己 0",
     )
-    file_report(world, LEADERS["T2"], corrected)
+    file(world, "T3", third)
+    world.at("2026-03-03 09:00")
+    corrected = world.talk(LEADERS["T2"], "更正 月报 2月 项目丙 固投1000", "回单看错了")
+    assert corrected == "已生成 v2（YB-2026-02-T2-v2），两方已收到更正通知（不计迟报）。"
     world.at("2026-03-04 10:00")
     decide(world, "2月", "认定 2月 全部 依据 银行进账")
 
 
 def march(world: World) -> None:
-    day = date(2026, 3, 1).replace
     for moment in ("03-25 09:30", "03-30 10:00", "03-31 10:00", "03-31 17:00", "03-31 17:55"):
         world.at(f"2026-{moment}")
-    file_report(
-        world,
-        LEADERS["T2"],
-        Filed(
-            "T2",
-            "2026-03",
-            [20, 20],
-            12,
-            3,
-            talks=[("P04", "项目丁", day(day=2)), ("P05", "项目戊", day(day=10))],
-            moves=[
-                Move("P04", Stage.SIGNED, day(day=5), 8000, 6500),
-                Move("P05", Stage.SIGNED, day(day=27), 6000, 5000),
-                Move("P08", Stage.PRODUCED, day(day=25)),
-            ],
-            funds=[("P03", 600, 0)],
-        ),
+    second = Monthly(
+        "20 20",
+        12,
+        3,
+        "项目丁；丁投资公司；3月2日面谈 3月5日签约 8000 固投6500 正式\n"
+        "项目戊；戊投资公司；3月10日面谈 3月27日签约 6000 固投5000 正式",
+        "P08 投产 3月25日\n项目丙 无变化",
+        "P08 0\n项目丙 600 0\n项目丁 0\n项目戊 0",
     )
+    file(world, "T2", second)
     for moment in ("04-01 09:30", "04-02 09:12"):
         world.at(f"2026-{moment}")
-    file_report(
-        world,
-        LEADERS["T1"],
-        Filed(
-            "T1",
-            "2026-03",
-            [22, 20, 19.5],
-            18,
-            6,
-            talks=[("P11", "项目子", day(day=12)), ("P12", "项目丑", day(day=19))],
-            moves=[
-                Move("P01", Stage.STARTED, day(day=18)),
-                Move("P02", Stage.SIGNED, day(day=18), 12000, 9500),
-            ],
-            funds=[("P01", 1400, 100)],
-        ),
+    first = Monthly(
+        "22 20 19.5",
+        18,
+        6,
+        "项目子；子投资公司；3月12日\n项目丑；丑投资公司；3月19日",
+        "项目甲 开工 3月18日\n项目乙 签约 3月18日 12000 固投9500 正式\n项目壬 无变化",
+        "项目甲 1400 100\n项目乙 0",
     )
+    late = file(world, "T1", first, "A3返县汇报半天")
+    assert late.startswith("已提交 v1（YB-2026-03-T1-v1），04-02 09:12，迟报（迟2天）。")
     world.at("2026-04-03 10:00")
-    world.says(COORDINATOR, "认定 P03 3月 450 依据 银行进账 理由 150无凭证")
+    code = code_of(world, "项目丙")
+    world.says(COORDINATOR, f"认定 {code} 3月 450 依据 银行进账 理由 150无凭证")
     decide(world, "3月", "认定 3月 全部 依据 银行进账")
     for moment in ("04-03 09:30", "04-05 18:00", "04-08 10:00"):
         world.at(f"2026-{moment}")
+
+
+def code_of(world: World, name: str) -> str:
+    """The code under which the ledger entered a project that a report brought."""
+    with world.database.reading() as session:
+        return session.exec(select(Project.code).where(Project.name == name)).one()
 
 
 def decide(world: World, month: str, recognition: str) -> None:
@@ -324,8 +312,10 @@ def test_points_are_never_worked_out_from_rounded_numbers(lived: World) -> None:
 
 def test_only_fixed_assets_of_one_yi_ask_for_a_sponsor(lived: World) -> None:
     with lived.database.reading() as session:
-        named = {code: needs_sponsor(project_of(session, code).fixed_yuan) for code in PROJECTS}
-    assert named == {code: code == "P03" for code in PROJECTS}
+        signed = session.exec(select(Project).where(col(Project.signed_on).is_not(None))).all()
+    sponsored = [each.name for each in signed if needs_sponsor(each.fixed_yuan)]
+    of_one_yi = [each.name for each in signed if each.planned_yuan >= YI_YUAN]
+    assert (sponsored, of_one_yi) == (["项目丙"], ["项目丙", "项目乙"])
 
 
 def test_the_ranking_by_message_is_that_of_the_table(lived: World) -> None:
@@ -384,9 +374,10 @@ def test_what_is_backfilled_in_april_counts_in_april_and_is_explained(after: Wor
 
 
 def test_team_leaders_are_told_what_was_recognised_and_why(lived: World) -> None:
+    code = code_of(lived, "项目丙")
     assert (
-        "P03 项目丙 3月到位资金认定450.00万元，依据银行进账，理由：150无凭证。有异议请回「人工」。"
-        in lived.received(LEADERS["T2"])
+        f"{code} 项目丙 3月到位资金认定450.00万元，依据银行进账，理由：150无凭证。"
+        "有异议请回「人工」。" in lived.received(LEADERS["T2"])
     )
 
 
@@ -396,7 +387,7 @@ def test_reminders_reach_those_who_owe_march_and_nobody_else(lived: World) -> No
     ]
     assert len(march_reminders) == 4
     opened = march_reminders[0]
-    assert "P06 项目己" in opened
+    assert "项目己" in opened
     assert "P07 项目庚" in opened
     assert [t for t in lived.received(LIAISONS["T1"]) if "至今未交" in t] == []
     assert "您单位派出的京津冀驻点小分队3月月报至今未交，" in lived.received(LIAISONS["T3"])[-1]
@@ -433,9 +424,14 @@ def publish(world: World) -> None:
 def backfill(world: World) -> None:
     """On 15 April the third team files March after all, and its funds are recognised."""
     world.at("2026-04-15 10:00")
-    file_report(
-        world,
-        LEADERS["T3"],
-        Filed("T3", "2026-03", [20, 20], 3, funds=[("P07", 1600, 0)]),
+    report = Monthly(
+        "20 20",
+        3,
+        0,
+        progress="P07 无变化\n项目己 无变化\n项目癸 无变化",
+        funds="P07 1600 0\n项目己 0",
     )
+    backfilled = report.template().replace("月报\n", "补报 3月\n", 1)
+    answer = world.talk(LEADERS["T3"], backfilled, "0", "提交")
+    assert "补报（计入下期累计）" in answer, answer
     decide(world, "3月", "认定 3月 全部 依据 银行进账")
