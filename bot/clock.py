@@ -13,7 +13,10 @@ BEIJING = ZoneInfo("Asia/Shanghai")
 
 
 class Clock(Protocol):
-    """Tells the time as an aware UTC datetime."""
+    """Tells the time as an aware UTC datetime, in whole milliseconds as they are stored.
+
+    So a moment read back from the database equals the one that was written.
+    """
 
     def now(self) -> datetime: ...
 
@@ -22,7 +25,7 @@ class SystemClock:
     """The machine's own clock."""
 
     def now(self) -> datetime:
-        return datetime.now(UTC)
+        return _whole_millis(datetime.now(UTC))
 
 
 class MovableClock:
@@ -39,7 +42,7 @@ class MovableClock:
     def now(self) -> datetime:
         if not self._running:
             return self._start
-        return self._start + timedelta(seconds=time.monotonic() - self._set_at)
+        return _whole_millis(self._start + timedelta(seconds=time.monotonic() - self._set_at))
 
     def set(self, moment: datetime) -> None:
         """Move to an aware `moment`, forwards or back."""
@@ -49,6 +52,10 @@ class MovableClock:
     def advance(self, **span: float) -> None:
         """Move on by a timedelta given as keywords: `advance(days=1)`."""
         self.set(self.now() + timedelta(**span))
+
+
+def _whole_millis(moment: datetime) -> datetime:
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 def beijing(moment: datetime) -> datetime:
