@@ -186,7 +186,7 @@ class Broadcast(Form, name="broadcast", label="群发"):
     def submit(self, context: Context) -> Reply:
         """One step: count a new segment, look, take a time, or hand it in."""
         if self.word is None:
-            return self._count(context)
+            return self.count(context)
         word = tidy(self.word).strip("「」")
         listed = re.fullmatch(r"名单\s*(\d*)", word)
         if listed:
@@ -212,7 +212,15 @@ class Broadcast(Form, name="broadcast", label="群发"):
         }
         return context.begin(Broadcast, {**self.began_with, **facts}, answers, before)
 
-    def _count(self, context: Context) -> Reply:
+    @classmethod
+    def reopened(cls, facts: Mapping[str, Any], answers: Answers) -> "Broadcast":
+        """The form with everything answered, ready to be counted."""
+        form = cls.model_validate(answers)
+        form._facts = facts
+        return form
+
+    def count(self, context: Context) -> Reply:
+        """Say how the segment was understood and how many it reaches, and ask what next."""
         campaign = self._unsaved(context, self._moment(context))
         plan = plan_of(context.services, context.session, campaign, context.now)
         echo = Segment.load(self.segment).echo(here(context))
@@ -383,4 +391,4 @@ def change(context: Context, argument: str) -> Reply:
     if campaign.local_time and campaign.not_before and campaign.not_before > context.now:
         facts["at"] = campaign.not_before.isoformat()
     facts["number"] = campaign.number
-    return context.begin(Broadcast, facts, answers)
+    return Broadcast.reopened(facts, answers).count(context)
