@@ -278,7 +278,7 @@ class DemoData:
 
     `seed(services, session, now)` writes them; `names(session, person_ids)` gives masked names for
     the outbox; `settings` are those of the place and its office; `bot` is what the bot is called.
-    `guide` is what to try first, as (words, whose phone, what is said there).
+    `guide` is what to try first: words, whose phone, what is said there, perhaps a clock's move.
     """
 
     cast: tuple[DemoPhone, ...]
@@ -286,7 +286,7 @@ class DemoData:
     names: Callable[[Session, Sequence[int]], Mapping[int, str]]
     settings: Mapping[str, str]
     bot: str
-    guide: tuple[tuple[str, str, str], ...] = ()
+    guide: tuple[tuple[str, ...], ...] = ()
     source: str = ""
 
 

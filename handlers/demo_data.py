@@ -46,8 +46,8 @@ SECOND = "林华山峰燕梅霞宇川云洋兰东宁辉波雁原歌草"
 MONGOLIAN_FIRST = "乌日 苏日 娜仁 萨仁 阿拉坦 哈斯 敖登 斯琴 朝鲁 那日 宝音 呼和 查干 额尔敦"
 MONGOLIAN_SECOND = "娜 高娃 托娅 巴图 其其格 图雅 夫 巴雅尔 格日乐 朝克图"
 CITIES = (
-    "北京 上海 北京 呼和浩特 沈阳 上海 深圳 通辽 大连 杭州 北京 天津 苏州 长春 上海 青岛 广州 "
-    "呼和浩特 西安 成都 哈尔滨 赤峰 杭州 南京 东京 厦门 乌兰巴托"
+    "北京 上海 北京 呼和浩特 沈阳 上海 深圳 通辽 大连 杭州 北京 上海 天津 苏州 长春 上海 青岛 "
+    "北京 广州 呼和浩特 西安 上海 哈尔滨 赤峰 杭州 南京 东京 厦门 乌兰巴托"
 )
 TRADES = "机械 食品 牧业 软件 物流 新材料 纺织 文旅"
 
@@ -96,7 +96,7 @@ CAST = (
         "member",
         "会员",
         "高远山",
-        "会员 · 还没登记",
+        "会员 · 初次来访，在上海",
         "gao",
         MEMBER_TRIES,
         (
@@ -123,7 +123,13 @@ CAST = (
         "上海小分队 · 带队人",
         "wang",
         ("月报", "稍后", "我的进度", "排名", "帮助"),
-        (("", "王队好，本月的月报回「月报」就能填，约3分钟，说到一半也不会丢。"),),
+        (
+            (
+                "",
+                "王队好，月报每月25日开放，到时我会提醒您。\n"
+                "回「月报」就能填，约3分钟，说到一半也不会丢。想现在就试，请把时钟拨到月末。",
+            ),
+        ),
     ),
     DemoPhone(
         "coordinator",
@@ -136,7 +142,8 @@ CAST = (
             (
                 "",
                 "林清您好，名册里有三百来位乡亲。\n"
-                "可以试试：「信件」看下一封节日信，「群发」写给一部分人，「活动 新建」办一场活动。",
+                "「群发」写给一部分人，「信件」看下一封节日信，「活动 新建」办一场活动。\n"
+                "送审以后换到陈默、苏和去审批。",
             ),
         ),
     ),
@@ -291,9 +298,10 @@ class _Writer:
         self._consent(person.id, registered, withdrawn)
 
     def _kinds(self, number: int) -> list[str]:
-        """One or two categories; every third is the first kind, the commonest in life."""
+        """One or two categories; most of those in the two great cities are of the first kind."""
         kinds = [kind.key for kind in self.place.profiles.categories]
-        chosen = kinds[0] if number % 3 == 0 else kinds[number * 5 % len(kinds)]
+        great = invented(number).city in ("北京", "上海") and number % 5 < 4
+        chosen = kinds[0] if great or number % 4 == 0 else kinds[number * 5 % len(kinds)]
         second = kinds[(number // 5 * 3 + 2) % len(kinds)]
         return list(dict.fromkeys([chosen, second] if number % 5 == 0 else [chosen]))
 
@@ -484,9 +492,9 @@ DEMO = DemoData(
     "鸿雁",
     (
         ("① 登记一位乡亲", "gao", "登记"),
-        ("② 报一份月报", "wang", "月报"),
+        ("② 拨到月末，报一份月报", "wang", "月报", "month_end"),
         ("③ 群发给一部分人", "lin", "群发"),
-        ("④ 备好节日信，再拨钟", "lin", "信件"),
+        ("④ 送审一封节日信，再拨钟", "lin", "信件"),
         ("⑤ 办一场活动", "lin", "活动 新建"),
     ),
 )

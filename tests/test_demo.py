@@ -81,7 +81,7 @@ def test_every_start_shows_the_same_county(tmp_path: Path, demo: Demo) -> None:
 
 def test_every_word_offered_for_tapping_is_understood(demo: Demo) -> None:
     offered = {text for phone in demo.data.cast for text in phone.tries}
-    offered |= {text for _words, _who, text in demo.data.guide}
+    offered |= {step[2] for step in demo.data.guide}
     catalog = demo.app.services.catalog
     unknown = {
         text
@@ -192,16 +192,16 @@ def test_the_outbox_names_people_by_half_and_says_states_in_words(demo: Demo) ->
 def test_a_port_that_cannot_be_is_refused_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(70000, browser=False) == 1
     assert capsys.readouterr().err.splitlines() == [
-        "端口须在 0 到 65535 之间，70000 不行；如 hongyan demo --port 8000"
+        "地址 127.0.0.1:70000 不能用，请检查 --host 与 --port。"
     ]
 
 
-def test_a_busy_port_is_named_with_another_to_try(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_busy_port_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert main(port, browser=False) == 1
     assert capsys.readouterr().err.splitlines() == [
-        f"端口 {port} 正被别的程序使用，请换一个，如 hongyan demo --port {port + 1}"
+        f"端口 {port} 正被另一个程序使用；请停掉它，或用 --port 换一个。"
     ]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import os
 import signal
 import socket
@@ -15,10 +14,9 @@ from collections.abc import Callable
 from datetime import timedelta
 from threading import Thread
 
-import structlog
 import typer
-import uvicorn
 
+from bot import logs
 from bot.app import App, services_for
 from bot.catalog import Catalog, collect
 from bot.channels.demo import Board, DemoChannel
@@ -26,9 +24,10 @@ from bot.clock import MovableClock, SystemClock
 from bot.commands import DemoData
 from bot.context import ChannelFacts
 from bot.demo.journey import running_clock
-from bot.demo.server import CHANNEL, GROUP, Demo, screen, web
+from bot.demo.server import CHANNEL, Demo, routes, screen
 from bot.errors import ConfigError
 from bot.settings import demo_settings
+from bot.web import address_of, listen, serve
 from storage.columns import KeyRing
 from storage.tables import METADATA
 
@@ -52,7 +51,7 @@ def main(port: int, browser: bool) -> int:
     Port 0 takes any free one. Everything lives in a temporary folder that is removed at the end.
     """
     try:
-        with _bound(port) as listening, _folder() as folder:
+        with listen(HOST, port) as listening, _folder() as folder:
             _be_quiet_and_tidy()
             _run(folder, listening, browser)
     except KeyboardInterrupt:
@@ -65,10 +64,7 @@ def main(port: int, browser: bool) -> int:
 
 def _be_quiet_and_tidy() -> None:
     """Only what concerns the person before the screen is said; every way to end cleans up."""
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    logs.configure("WARNING", ())
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _interrupt)
@@ -76,32 +72,6 @@ def _be_quiet_and_tidy() -> None:
 
 def _interrupt(_number: int, _frame: object) -> None:
     raise KeyboardInterrupt
-
-
-def _bound(port: int) -> socket.socket:
-    if not 0 <= port <= 65535:
-        raise ConfigError(f"端口须在 0 到 65535 之间，{port} 不行；如 hongyan demo --port 8000")
-    listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    if os.name == "posix":
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((HOST, port))
-        listening.listen()
-    except PermissionError as error:
-        listening.close()
-        raise ConfigError(
-            f"没有权限使用端口 {port}，请换一个大于 1023 的，如 hongyan demo --port 8000"
-        ) from error
-    except OSError as error:
-        listening.close()
-        raise ConfigError(
-            f"端口 {port} 正被别的程序使用，请换一个，如 hongyan demo --port {_other(port)}"
-        ) from error
-    return listening
-
-
-def _other(port: int) -> int:
-    return port + 1 if port < 65535 else 8000
 
 
 def _folder() -> tempfile.TemporaryDirectory[str]:
@@ -114,26 +84,26 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
 
 
 def _run(folder: str, listening: socket.socket, browser: bool) -> None:
-    address = f"http://{HOST}:{listening.getsockname()[1]}"
+    address = address_of(listening)
     demo = build(folder, address)
     try:
-        # The page's stream is open for ever: it looks at `should_exit` and ends by itself.
-        server = _Server(
-            uvicorn.Config(
-                web(demo, []),
-                log_level="error",
-                access_log=False,
-                timeout_graceful_shutdown=1,
-                server_header=False,
-            ),
-            lambda: _announce(f"{address}/demo", browser),
-        )
-        demo.ending = lambda: server.should_exit
-        asyncio.run(server.serve(sockets=[listening]))
+        asyncio.run(_live(demo, listening, lambda: _announce(f"{address}/demo", browser)))
     finally:
         demo.app.close()
         # The process ends next: to sort its garbage first would only keep people waiting.
         gc.freeze()
+
+
+async def _live(demo: Demo, listening: socket.socket, started: Callable[[], None]) -> None:
+    stop = asyncio.Event()
+    # A page's stream is open for ever: it asks this, and ends by itself.
+    demo.ending = stop.is_set
+    watching = asyncio.create_task(demo.watch())
+    try:
+        await serve(demo.app, listening, more=routes(demo), started=started, stop=stop)
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
 
 
 def build(folder: str, address: str, clock: MovableClock | None = None) -> Demo:
@@ -175,18 +145,6 @@ def _data(catalog: Catalog) -> DemoData:
     return found[0]
 
 
-class _Server(uvicorn.Server):
-    """Says when it can be reached."""
-
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._ready = ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._ready()
-
-
 def _announce(address: str, browser: bool) -> None:
     typer.echo(f"演示已经就绪，请用浏览器打开：{address}")
     typer.echo("人物全部虚构，数据只在临时文件夹里；按 Ctrl-C 结束并清除。")
@@ -199,6 +157,3 @@ def _has_screen() -> bool:
     if sys.platform in ("darwin", "win32"):
         return True
     return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-
-
-__all__ = ["GROUP", "build", "main"]

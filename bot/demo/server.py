@@ -6,7 +6,6 @@ import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Any
 from urllib.parse import quote
 
 import structlog
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -44,12 +42,7 @@ ANSWER_SECONDS = 20.0
 LONGEST = 4000  # characters a phone may send at once
 WATCH_SECONDS = 0.2  # between looks at the outbox while a page is open
 WEEKDAYS = "一二三四五六日"
-HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'",
-    "Cache-Control": "no-store",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
+HEADERS = {"Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'"}
 
 log = structlog.get_logger()
 
@@ -87,7 +80,9 @@ class Demo:
     ) -> None:
         """Somebody says or presses something; the answer appears on their phone."""
         where = screen(phone)
-        self.board.said(where, phone.title, shown or text, mine=True)
+        # Whoever looks into the group speaks there under their own name.
+        names = {each.user: each.title for each in self.data.cast if not each.group}
+        self.board.said(where, names.get(phone.user, phone.title), shown or text, mine=True)
         chat, words = PRIVATE, text
         if phone.group:
             chat, words = self._in_group(text)
@@ -219,18 +214,23 @@ def _event(event: Event) -> str:
     return f"data: {json.dumps(event, ensure_ascii=False, separators=(',', ':'))}\n\n"
 
 
-def web(demo: Demo, more: list[BaseRoute]) -> Starlette:
-    """The demo as a web application; `more` are the phone pages."""
+def routes(demo: Demo) -> list[BaseRoute]:
+    """What the demo answers besides the phone pages."""
     one_move = asyncio.Lock()
+    # Another site's page must not reach the demo through a name that points here.
+    guard = [Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])]
+
+    def route(path: str, endpoint: Callable[[Request], Any], method: str = "GET") -> Route:
+        return Route(path, endpoint, methods=[method], middleware=guard)
 
     async def page(_request: Request) -> Response:
-        return Response((STATIC / "demo.html").read_bytes(), media_type="text/html; charset=utf-8")
+        return _asset("demo.html", "text/html; charset=utf-8")
 
     async def asset(request: Request) -> Response:
         name = request.path_params["name"]
         if name not in ASSETS:
             raise HTTPException(404)
-        return Response((STATIC / name).read_bytes(), media_type=ASSETS[name])
+        return _asset(name, ASSETS[name])
 
     async def stream(_request: Request) -> Response:
         return StreamingResponse(demo.events(), media_type="text/event-stream")
@@ -279,55 +279,23 @@ def web(demo: Demo, more: list[BaseRoute]) -> Starlette:
             headers={"Content-Disposition": f"attachment; filename*=UTF-8''{name}"},
         )
 
-    @asynccontextmanager
-    async def lifespan(_web: Starlette) -> AsyncIterator[None]:
-        async with demo.app.running():
-            watching = asyncio.create_task(demo.watch())
-            try:
-                yield
-            finally:
-                watching.cancel()
-                await asyncio.gather(watching, return_exceptions=True)
+    async def home(_request: Request) -> Response:
+        return RedirectResponse("/demo")
 
-    return Starlette(
-        routes=[
-            Route("/", lambda _request: RedirectResponse("/demo")),
-            Route("/demo", page),
-            Route("/demo/static/{name}", asset),
-            Route("/demo/file/{id:int}", file),
-            Route("/demo/api/stream", stream),
-            Route("/demo/api/say", say, methods=["POST"]),
-            Route("/demo/api/press", press, methods=["POST"]),
-            Route("/demo/api/clock", clock, methods=["POST"]),
-            *more,
-        ],
-        middleware=[
-            # Another site's page must not reach the demo through a name that points here.
-            Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"]),
-            Middleware(_Headers),
-        ],
-        lifespan=lifespan,
-    )
+    return [
+        route("/", home),
+        route("/demo", page),
+        route("/demo/static/{name}", asset),
+        route("/demo/file/{id:int}", file),
+        route("/demo/api/stream", stream),
+        route("/demo/api/say", say, "POST"),
+        route("/demo/api/press", press, "POST"),
+        route("/demo/api/clock", clock, "POST"),
+    ]
 
 
-class _Headers:
-    """Sets the demo's headers on every response that does not bring its own."""
-
-    def __init__(self, app: Any) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async def with_headers(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                own = {name for name, _value in message["headers"]}
-                message["headers"] += [
-                    (name.lower().encode(), value.encode())
-                    for name, value in HEADERS.items()
-                    if name.lower().encode() not in own
-                ]
-            await send(message)
-
-        await self._app(scope, receive, with_headers)
+def _asset(name: str, mime: str) -> Response:
+    return Response((STATIC / name).read_bytes(), media_type=mime, headers=HEADERS)
 
 
 async def _body(request: Request) -> Mapping[str, Any]:

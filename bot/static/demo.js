@@ -278,13 +278,14 @@ function drawAll(event) {
 }
 
 function drawGuide(guide) {
-  const steps = guide.map(([label, user, text]) => {
-    const go = () => {
+  const steps = guide.map(([label, user, text, move]) => {
+    const go = async () => {
       const screen = state.screens.get(user);
       const phone = state.phones.get(screen.person.phone);
       openTab(screen.person.phone);
       phone.show(screen);
-      phone.input.focus();
+      phone.input.focus({ preventScroll: true });
+      if (move && !(await moveClock(move))) return;
       screen.say(text);
     };
     return make("button", { type: "button", onclick: go }, label);
@@ -318,6 +319,12 @@ function drawTime() {
   // The stamp is Beijing time; shifting it keeps the reader's own zone out of it.
   const wall = Date.parse(`${clock.at.slice(0, 19)}Z`) + performance.now() - clock.seen;
   byId("time").textContent = new Date(wall).toISOString().slice(11, 16);
+}
+
+async function moveClock(to) {
+  const moved = await post("clock", { to });
+  if (!moved) tell("时钟没有拨动，请再试一次。", 4000);
+  return moved;
 }
 
 // - outbox -
@@ -387,9 +394,7 @@ function listen() {
 }
 
 for (const button of document.querySelectorAll(".moves button")) {
-  button.addEventListener("click", async () => {
-    if (!(await post("clock", { to: button.dataset.to }))) tell("时钟没有拨动，请再试一次。", 4000);
-  });
+  button.addEventListener("click", () => moveClock(button.dataset.to));
 }
 setInterval(drawTime, 1000);
 listen();
