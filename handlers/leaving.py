@@ -169,7 +169,7 @@ def _staff_line(context: Context) -> str:
 def _leave(context: Context, reason: str) -> tuple[str, str]:
     """Withdraw every consent, stop what waits, erase the file; the number and what was stopped."""
     session, person_id = context.session, context.person_id
-    for scope, now in consents_of(session, person_id).items():
+    for scope, now in sorted(consents_of(session, person_id).items()):
         if now.live:
             consent.note_consent(context, scope, "withdrawn", context.inbound.text)
     letters = waiting_letters(session, person_id)

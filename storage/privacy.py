@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Column, String, Table, delete, select, update
-from sqlmodel import Session, col
+from sqlmodel import AutoString, Session, col
 
 from storage.campaigns import Campaign
 from storage.columns import EncryptedText
@@ -120,8 +120,12 @@ def _finished(table: Table) -> list[Any]:
 
 
 def _can_be_blank(column: Column[Any]) -> bool:
-    text = isinstance(column.type, String | EncryptedText)
-    return not column.primary_key and (bool(column.nullable) or text)
+    return not column.primary_key and (bool(column.nullable) or is_text(column))
+
+
+def is_text(column: Column[Any]) -> bool:
+    """Does a column hold words, sealed or plain?"""
+    return isinstance(column.type, String | AutoString | EncryptedText)
 
 
 def _stop_all(session: Session, person_id: int, reason: str) -> int:
