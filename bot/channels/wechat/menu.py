@@ -82,7 +82,6 @@ def client(base: str, app_id: str, token: str, timeout: Seconds) -> WeChatClient
     """
     made = WeChatClient(app_id, "", access_token=token, timeout=timeout, auto_retry=False)
     made._http.mount("https://", _Leash(base, timeout))
-    made._http.verify = authorities() or True
     return made
 
 
@@ -98,4 +97,5 @@ class _Leash(HTTPAdapter):
         address = urlsplit(request.url or "")
         request.url = f"{self._base}{address.path}" + (f"?{address.query}" * bool(address.query))
         more["timeout"] = more.get("timeout") or self._timeout
+        more["verify"] = authorities() or more.get("verify", True)
         return super().send(request, *args, **more)
