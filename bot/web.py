@@ -313,24 +313,23 @@ def listen(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listening = socket.socket(family, kind, protocol)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise ConfigError(f"地址 {host}:{port} 不能用，请检查 --host 与 --port。") from error
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
         # Now, not when uvicorn starts: on Linux only listening finds out that the port is taken.
         listening.listen(2048)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         listening.close()
         raise ConfigError(_why_not(error, host, port)) from error
     return listening
 
 
-def _why_not(error: Exception, host: str, port: int) -> str:
-    number = getattr(error, "errno", None)
-    if number == errno.EADDRINUSE:
+def _why_not(error: OSError, host: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
         return f"端口 {port} 正被另一个程序使用；请停掉它，或用 --port 换一个。"
-    if number in (errno.EACCES, errno.EPERM):
+    if error.errno in (errno.EACCES, errno.EPERM):
         return f"没有权限使用端口 {port}；请用 --port 换一个 1024 以上的。"
     return f"地址 {host}:{port} 不能用，请检查 --host 与 --port。"
 

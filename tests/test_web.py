@@ -366,11 +366,6 @@ async def test_a_taken_port_is_named_in_one_line() -> None:
     assert str(refused.value) == f"端口 {port} 正被另一个程序使用；请停掉它，或用 --port 换一个。"
 
 
-async def test_a_port_that_cannot_be_is_refused_in_one_line() -> None:
-    with pytest.raises(ConfigError, match=r"地址 127\.0\.0\.1:70000 不能用"):
-        web.listen("127.0.0.1", 70000)
-
-
 async def test_a_request_under_way_is_answered_before_the_server_stops(app: App) -> None:
     begun, go_on = asyncio.Event(), asyncio.Event()
 

@@ -27,7 +27,7 @@ class Channel(Protocol):
         """What it can carry."""
 
     def routes(self, receive: Receive) -> Sequence[BaseRoute]:
-        """Its webhooks, to be mounted by the server; none for a polling channel."""
+        """Its webhooks with their whole paths (`/callback/…`); none for a polling channel."""
 
     async def run(self, receive: Receive) -> None:
         """Live until cancelled: poll, hold a connection, renew a token. May return at once.
