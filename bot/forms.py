@@ -498,20 +498,20 @@ class Dialog:
         )
 
     def _lines(self) -> list[tuple[str, str]]:
-        return [(label, shown) for label, shown, _paths in self._items()]
+        return [(label, shown) for label, shown, _name in self._items()]
 
-    def _items(self) -> list[tuple[str, str, list[str]]]:
-        """What the review lists: label, shown value, and the paths a correction takes away."""
-        items: list[tuple[str, str, list[str]]] = []
+    def _items(self) -> list[tuple[str, str, str]]:
+        """What the review lists: label, shown value, and the question's name."""
+        items: list[tuple[str, str, str]] = []
         for name, ask in self.form.asks().items():
             mine = [q for q in self.questions() if re.split(r"[.\[]", q.path)[0] == name]
             if not mine:
                 continue
             if ask.rows is None:
-                items.append((ask.label, mine[0].shown(), [name]))
+                items.append((ask.label, mine[0].shown(), name))
             else:
                 value = self.state.answers.get(name) or {}
-                items.append((ask.label, ask.show(value, self.asking), [q.path for q in mine]))
+                items.append((ask.label, ask.show(value, self.asking), name))
         return items
 
     def _finish(self) -> Step:
@@ -632,6 +632,10 @@ class Dialog:
         found = named or loose
         if not found:
             return None
+        if named and found[2] is None:
+            labels = [label for label, _shown, _name in self._items()]
+            if found[1] in labels:
+                return self._redo(labels.index(found[1]) + 1)
         target = self._labelled(found[1])
         if target is None:
             # 「改造老厂房」 is an answer, 「修改 厂房」 a correction of something unknown.
@@ -655,9 +659,8 @@ class Dialog:
         items = self._items()
         if not 1 <= number <= len(items):
             return self.again(f"只有1到{len(items)}项。")
-        answers = self.state.answers
-        for path in reversed(items[number - 1][2]):
-            answers = take(answers, path)
+        name = items[number - 1][2]
+        answers = {known: value for known, value in self.state.answers.items() if known != name}
         return replace(self, state=replace(self.state, answers=answers)).next_step(
             "好的，重新填这一项。"
         )

@@ -6,7 +6,8 @@ A transcript is lines of
     < what is answered              小王<< what 小王 gets unasked since last looked
     [voice] as the words means that kind of message      ! restart
     % place gongan                  % role 小王 coordinator        % start 2026-03-01 09:00
-    % county (lay the invented county with its field team)
+    % people 12   (register so many invented members, member-0 and on; see tests/people.py)
+    % team (lay the invented field team with its unit and projects)
 In expected lines `…` stands for anything, `{code}` takes a word that later lines may use.
 """
 
@@ -18,7 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bot.messages import Chat, Kind
-from tests import county
+from tests import delta_team
+from tests.people import register_many
 from tests.world import GROUP, World
 
 DEFAULT = "乡亲"
@@ -78,7 +80,7 @@ def _line(number: int, raw: str) -> Line:
 
 @dataclass
 class Player:
-    """Plays a transcript in a world. `restart`: before each message; `twice`: each message again."""
+    """Plays a transcript. `restart`: before each message; `twice`: each message again."""
 
     make: Callable[..., World]
     restart: bool = False
@@ -110,8 +112,10 @@ class Player:
         word, *rest = text.split()
         if word == "role":
             self.world.grant(rest[0], rest[1])
-        if word == "county":
-            county.lay(self.world)
+        elif word == "people":
+            register_many(self.world, int(rest[0]))
+        if word == "team":
+            delta_team.lay(self.world)
 
     def _say(self, line: Line, text: str) -> str:
         if self.restart:

@@ -89,10 +89,17 @@ def _begin(
 ) -> Reply:
     kept = context.drafts.get(MonthlyReport.name)
     if kept and (kept.facts["month"], kept.facts["team"]["id"]) == (str(month), team.id):
-        reply = context.resume(MonthlyReport, f"接着填{month.number}月月报。")
+        reply = context.resume(MonthlyReport, _resumed(context, team, month))
     else:
         reply = _begin_afresh(context, team, month, backfill=backfill)
     return _hear(context, filled) if filled else reply
+
+
+def _resumed(context: Context, team: FieldTeam, month: Month) -> str:
+    words = f"接着填{month.number}月月报。"
+    if context.session.get(PreparedReport, (team.id, str(month), DRAFT)) is None:
+        return words
+    return f"{words}（队员也填好了一份；想用那一份，先回「取消」，再回「月报」。）"
 
 
 def _begin_afresh(context: Context, team: FieldTeam, month: Month, *, backfill: bool) -> Reply:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlmodel import col, or_, select
+from sqlmodel import col, func, or_, select
 
 from bot.clock import beijing, show_time
 from bot.commands import command
@@ -50,8 +50,8 @@ def by_number(context: Context, number: str) -> Report:
     """The report of this number, without a version the newest; UserError out of scope."""
     wanted = number.strip().upper()
     conditions = or_(
-        col(Report.number) == wanted.replace("-V", "-v"),
-        col(Report.number).startswith(f"{wanted}-v", autoescape=True),
+        func.upper(Report.number) == wanted,
+        func.upper(Report.number).startswith(f"{wanted}-V", autoescape=True),
     )
     found = newest(context, conditions)
     if not found:
