@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -73,14 +73,20 @@ class Bare:
             )
         return [row.id for row in self.all()]
 
-    def people(self, count: int, channel: str = "memory", **contact: Any) -> list[int]:
+    def people(
+        self,
+        count: int,
+        channel: str = "memory",
+        user: Callable[[int], str] = lambda person: f"p{person}",
+        **contact: Any,
+    ) -> list[int]:
         """So many people with one address each; returns their ids."""
         with self.database.session() as session:
             found = [Person(created_at=NOON) for _ in range(count)]
             session.add_all(found)
             session.flush()
             for person in found:
-                address = f"{channel}:t:p{person.id}"
+                address = f"{channel}:t:{user(person.id or 0)}"
                 session.add(
                     Contact(
                         person_id=person.id or 0,
