@@ -38,7 +38,6 @@ TALKS_OF_PEOPLE = re.compile(
 )
 
 NOT_ABOUT_ONE_PERSON = {
-    "approval_vote.content_hash": "the fingerprint of what was voted on",
     "approval_vote.reason": "an official's ground for an official act",
     "days_word.note": "a unit's official word on a report",
     "outbox.reason": "why a row is in its state",
