@@ -74,6 +74,8 @@ def _prepare(services: Services, session: Session, one: Coming, now: datetime) -
         return
     occasion = one.letter.occasion(one.year)
     if fire(session, "letter.draft", occasion, now):
+        if one.campaign is not None:
+            return  # somebody was earlier than the clock
         campaign = draft(services, session, one, now)
         text = (
             f"{one.letter.label}信已起草（{campaign.number}），定于 {show_day(one.day)} "
