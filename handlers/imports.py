@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 from openpyxl import Workbook, load_workbook
 from openpyxl.utils.exceptions import InvalidFileException
@@ -114,7 +115,7 @@ class Sheet:
         """Row number and cells by header, of every row that is not empty."""
         try:
             book = load_workbook(path, read_only=True, data_only=True)
-        except (OSError, InvalidFileException, KeyError, ValueError) as error:
+        except (OSError, BadZipFile, InvalidFileException, KeyError, ValueError) as error:
             raise UserError(f"打不开 {path.name}，请给 .xlsx 工作簿。") from error
         try:
             page = book[self.title] if self.title in book.sheetnames else book.worksheets[0]

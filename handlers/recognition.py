@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Annotated
 
 from sqlmodel import Session, col, select
@@ -15,7 +16,7 @@ from bot.messages import Reply, say
 from bot.normalize import Miss, read_integer, tidy
 from bot.text import content_hash
 from handlers.approvals import request, void
-from handlers.bulletin import WAN_YUAN, in_wan
+from handlers.bulletin import WAN_YUAN, in_wan, two_places
 from handlers.forms.fields import parse_money
 from handlers.ledger import FundsEntry, funds_entries, month_ended, parse_month
 from handlers.periods import Month
@@ -94,10 +95,13 @@ def _waiting(context: Context, month: Month | None) -> Reply:
     lines = [
         f"{_reported_words(each)}{'（待第二人审批）' if each.pending else ''}" for each in entries
     ]
+    first = entries[0]
     return say(
         f"{when}待认定的到位资金：\n"
         + "\n".join(lines)
-        + f"\n逐项回{_EXAMPLE}，或「认定 {entries[0].month.number}月 全部 依据 银行进账」。"
+        + f"\n逐项回「认定 {first.project.code} {first.month.number}月 "
+        f"{two_places(Fraction(first.reported_yuan, WAN_YUAN))} 依据 银行进账」，"
+        f"或「认定 {first.month.number}月 全部 依据 银行进账」。"
     )
 
 

@@ -304,4 +304,4 @@ def upcoming(
     return sorted(found)
 
 
-MONTHLY_REPORT = Tick(SCHEDULE, run, "月报的提醒、迟报、冻结与通报", __file__, upcoming)
+MONTHLY_REPORT = Tick(SCHEDULE, run, "月报的提醒、迟报、冻结与通报", upcoming=upcoming)
