@@ -186,6 +186,20 @@ def test_a_refused_broadcast_can_be_handed_in_again(make_world: Callable[..., Wo
     assert world.talk("小王", "群发 修改 B-0001", "立即", "提交").startswith("已送审 B-0001")
 
 
+def test_the_same_on_postgresql(make_world: Callable[..., World], postgres_url: str) -> None:
+    world = make_world(start="2026-06-20 10:00", url=postgres_url)
+    for name, role in (("小王", "coordinator"), ("小李", "coordinator")):
+        world.grant(name, role)
+    register_many(world, 60)
+    _approved(world)
+    world.drain()
+    assert _arrived(world, 60) == [1] * 60
+    world.settle()
+    code = _code(world.talk("小王", "更正 B-0001", "电话以通知为准。"))
+    assert world.says("小王", "取消剩余 B-0002").startswith("已取消 B-0002，60份不再发")
+    assert world.says("小李", f"同意 {code}").startswith("没有等待审批的内容对得上")
+
+
 # --- stopping ---
 
 
