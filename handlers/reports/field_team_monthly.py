@@ -187,7 +187,8 @@ class MonthlyReport(Form, name="monthly_report", label="月报"):
             each=project_keys,
             bulk=several_progress,
             show=lambda _value, asking: "；".join(
-                wording.project_line(Sheet.of(asking), key) for key in project_keys(asking)
+                wording.project_line(Sheet.of(asking), key, wording.WAITS)
+                for key in project_keys(asking)
             ),
         ),
     ] = Field(default_factory=dict)

@@ -440,7 +440,10 @@ class FreshRow(Steps, name="monthly_fresh_project", label="新增项目"):
 
 def fresh_lines(value: Mapping[str, Any], asking: Asking) -> str:
     sheet = Sheet.of(asking)
-    return "；".join(wording.project_line(sheet, key) for key, _ in sheet.fresh()) or "无"
+    return (
+        "；".join(wording.project_line(sheet, key, wording.WAITS) for key, _ in sheet.fresh())
+        or "无"
+    )
 
 
 # - F: funds -

@@ -66,8 +66,8 @@ def leads_lines(sheet: Sheet, numbers: Sequence[str] = ()) -> list[str]:
     ]
 
 
-def move_line(move: Move) -> str:
-    """`签约→开工，2026-03-18，待统筹员确认`."""
+def move_line(move: Move, waits: str = "") -> str:
+    """`签约→开工，2026-03-18`, and whose word it `waits` for."""
     words = [f"{stage_word(move.origin)}→{stage_word(move.stage)}"]
     if move.origin is Stage.LEAD and move.stage is Stage.IN_TALKS:
         words = ["新增在谈"]
@@ -76,8 +76,8 @@ def move_line(move: Move) -> str:
         words.append(signing_line(move.planned_yuan or 0, move.fixed_yuan or 0))
     if move.note:
         words.append(move.note)
-    if move.stage is not Stage.IN_TALKS:
-        words.append(WAITS)
+    if waits and move.stage is not Stage.IN_TALKS:
+        words.append(waits)
     return "，".join(words)
 
 
@@ -87,10 +87,15 @@ def signing_line(planned_yuan: int, fixed_yuan: int) -> str:
     return f"{words}，达1亿元须安排领导包联" if needs_sponsor(fixed_yuan) else words
 
 
-def project_line(sheet: Sheet, key: str) -> str:
-    """What a project did in the month."""
+def project_line(sheet: Sheet, key: str, waits: str = "") -> str:
+    """`P01 项目甲：无变化`: what a project did in the month."""
+    return f"{sheet.titled(key)}：{project_words(sheet, key, waits)}"
+
+
+def project_words(sheet: Sheet, key: str, waits: str = "") -> str:
+    """What a project did in the month, without its name."""
     row = sheet.row(key)
-    said = [move_line(move) for move in sheet.moves(key)]
+    said = [move_line(move, waits) for move in sheet.moves(key)]
     if row.get("formal") is False:
         said.append("签了意向（框架）协议，不计签约")
     if row.get("to") == NOTE and row.get("note"):
@@ -99,7 +104,7 @@ def project_line(sheet: Sheet, key: str) -> str:
         said.append("无变化")
     if not said and row.get("planned"):
         said.append(f"计划总投资{show_money(row['planned'])}")
-    return f"{sheet.titled(key)}：{'；'.join(said) or '未填'}"
+    return "；".join(said) or "未填"
 
 
 def funds_line(sheet: Sheet, told: Funds, title: str = "") -> str:
@@ -171,7 +176,7 @@ def report_text(sheet: Sheet, titles: Titles) -> str:
     )
     leads = leads_lines(sheet, titles.leads)
     lines += [f"三、新增线索{len(leads)}条", *(f"　　{each}" for each in leads)]
-    lines += ["四、项目进展", *_projects(sheet)]
+    lines += ["四、项目进展（阶段变更以统筹员确认为准）", *_projects(sheet)]
     lines += [f"五、到位资金：合计{show_money(funds_total(sheet))}", *_funds(sheet)]
     lines.append(
         f"六、推介活动{sheet.get('promos', 0)}场；"
@@ -202,12 +207,24 @@ def changes(before: Sheet, after: Sheet) -> list[str]:
         for (label, old), (_, new) in zip(_lines(before), _lines(after), strict=True)
         if old != new
     ]
-    return found + _funds_changes(before, after)
+    return found + _projects_changes(before, after) + _funds_changes(before, after)
+
+
+def _projects_changes(before: Sheet, after: Sheet) -> list[str]:
+    """By name, for new projects have no keys that last."""
+    old, new = (
+        {sheet.titled(key): project_words(sheet, key) for key in sheet.project_keys()}
+        for sheet in (before, after)
+    )
+    return [
+        f"{title}“{old.get(title, '无')}”→“{new.get(title, '无')}”"
+        for title in dict.fromkeys([*old, *new])
+        if old.get(title) != new.get(title)
+    ]
 
 
 def _lines(sheet: Sheet) -> list[tuple[str, str]]:
     inbound = sheet.get("inbound", {"batches": 0, "people": 0})
-    progress = "；".join(project_line(sheet, key) for key in sheet.project_keys()) or "无"
     return [
         ("驻点天数", days_line(sheet)),
         ("请假事由", leave_line(sheet)),
@@ -215,7 +232,6 @@ def _lines(sheet: Sheet) -> list[tuple[str, str]]:
         ("重点企业", str(sheet.get("visits_key", 0))),
         ("商协会与知名人士", also_line(sheet.get("also"))),
         ("新增线索", "；".join(leads_lines(sheet)) or "无"),
-        ("项目进展", progress),
         ("推介活动", f"{sheet.get('promos', 0)}场"),
         ("引荐考察", inbound_line(inbound)),
         ("问题与建议", str(sheet.get("problems", "无"))),

@@ -467,6 +467,24 @@ def test_the_checks_hold_for_a_correction(world: World) -> None:
     assert [each.version for each in all_of(world, Report)] == [1]
 
 
+def test_a_correction_of_progress_names_the_project(world: World) -> None:
+    file(world, 新增在谈="项目戊；某能源公司；3月5日")
+    answer = world.says(LEADER, "更正 月报 P02 签约 3月9日 8000 固投6000 正式")
+    assert answer.endswith("P02 项目乙 呢？没有回「0」。")
+    assert "P02 项目乙“无变化”→“在谈→签约，2026-03-09，" in world.talk(LEADER, "0", "提交")
+    world.says(LEADER, "晚收到协议")
+    changes = [(each.to_stage, each.planned_yuan) for each in all_of(world, StageChange)]
+    assert changes == [(Stage.SIGNED, 80_000_000)]
+
+
+def test_a_project_reported_by_mistake_is_taken_back(world: World) -> None:
+    file(world, 新增在谈="项目戊；某能源公司；3月5日")
+    world.talk(LEADER, "更正 月报", "改 6")
+    assert "P03 项目戊“新增在谈，2026-03-05”→“无”" in world.says(LEADER, "提交")
+    world.says(LEADER, "报重了")
+    assert [each.code for each in all_of(world, Project)] == ["P01", "P02"]
+
+
 def test_a_correction_that_changes_nothing_is_no_new_version(world: World) -> None:
     file(world)
     assert world.talk(LEADER, "更正 月报 3月", "提交") == "和已交的内容一样，没有需要更正的。"
