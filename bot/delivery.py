@@ -112,10 +112,13 @@ class Delivery:
     async def run(self) -> None:
         """Drain until cancelled; calls under way are finished and written down first."""
         self._loop = asyncio.get_running_loop()
-        await self._in_claims(self._prepare)
+        prepared = False
         try:
             while True:
                 try:
+                    if not prepared:
+                        await self._in_claims(self._prepare)
+                        prepared = True
                     moved = await self._round()
                 except asyncio.CancelledError:
                     raise

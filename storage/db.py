@@ -78,7 +78,7 @@ class Database:
         with self.transaction() as connection:
             if not self.sqlite:
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
-            config = _alembic()
+            config = alembic_config()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
 
@@ -89,7 +89,7 @@ class Database:
 
     def current(self) -> bool:
         """Do the tables stand where this version expects them?"""
-        return self.revision() == ScriptDirectory.from_config(_alembic()).get_current_head()
+        return self.revision() == ScriptDirectory.from_config(alembic_config()).get_current_head()
 
     def close(self) -> None:
         """Give all connections back."""
@@ -105,7 +105,8 @@ def attached(connection: Connection) -> Iterator[Session]:
         yield session
 
 
-def _alembic() -> Config:
+def alembic_config() -> Config:
+    """Where the migrations are; the connection is put into its attributes."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     return config

@@ -2,15 +2,14 @@
 
 from alembic import context
 
-import storage.tables
 from storage.tables import METADATA
 
-assert storage.tables  # imported so that the metadata is whole
 connection = context.config.attributes["connection"]
 context.configure(
     connection=connection,
     target_metadata=METADATA,
     render_as_batch=connection.dialect.name == "sqlite",
+    include_name=context.config.attributes.get("include_name"),
     compare_type=True,
 )
 context.run_migrations()

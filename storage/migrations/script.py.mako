@@ -1,6 +1,7 @@
-"""${message}."""
+"""${message}"""
 
 import sqlalchemy as sa
+import sqlmodel
 import storage.columns
 from alembic import op
 

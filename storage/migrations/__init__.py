@@ -1,0 +1,1 @@
+"""The tables' history: additive first, from the first table on."""
