@@ -467,16 +467,18 @@ class _Writer:
 
 def masked_names(session: Session, person_ids: Sequence[int]) -> Mapping[int, str]:
     """A name a person for the outbox: staff by their role, members by the first character."""
-    names = {number: f"{number}号来访者" for number in person_ids}
+    names: dict[int, str] = {}
     wanted = col(Grant.person_id).in_(person_ids)
-    for person_id, role in session.exec(select(Grant.person_id, Grant.role).where(wanted)):
-        names[person_id] = ROLE_WORDS[Role(role)]
+    roles = select(Grant.person_id, Grant.role).where(wanted).order_by(col(Grant.id))
+    for person_id, role in session.exec(roles):
+        names.setdefault(person_id, ROLE_WORDS[Role(role)])
     members = select(MemberProfile.person_id, MemberProfile.name).where(
         col(MemberProfile.person_id).in_(person_ids)
     )
     for person_id, name in session.exec(members):
         names[person_id] = f"{name[0]}{'*' * (len(name) - 1)}"
-    return names
+    strangers = {number: "来访者" for number in person_ids}
+    return strangers | names
 
 
 DEMO = DemoData(

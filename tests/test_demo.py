@@ -186,6 +186,23 @@ def test_the_outbox_names_people_by_half_and_says_states_in_words(demo: Demo) ->
     ]
 
 
+def test_a_letter_that_two_approved_arrives_on_the_morning_of_the_festival(demo: Demo) -> None:
+    async def go() -> None:
+        async with demo.app.running():
+            await demo.say(demo.phone("lin"), "信件 提交 中秋")
+            code = re.findall(r"哈希 (\w{4})", demo.board.bubbles[-1].text)[0]
+            await demo.say(demo.phone("lin"), f"同意 {code}")
+            assert "不能审批自己提交的事项" in demo.board.bubbles[-1].text
+            await demo.say(demo.phone("chen"), f"同意 {code}")
+            await demo.say(demo.phone("suhe"), f"同意 {code}")
+            await demo.move("mid_autumn")
+
+    asyncio.run(go())
+    letters = [b for b in demo.board.bubbles if b.user == "wurina" and "中秋问候" in b.text]
+    assert [letter.at for letter in letters] == [moment("2027-09-15 10:00")]
+    assert "尊敬的乌日娜乡亲" in letters[0].text
+
+
 # - starting and ending -
 
 
@@ -361,6 +378,14 @@ def test_the_clock_moves_and_shows_the_lunar_day(page: Page) -> None:
     expect(page.locator("#time")).to_have_text("10:00")
     page.get_by_role("button", name="回到现在").click()
     expect(page.locator("#day")).to_have_text(before or "")
+
+
+def test_reminders_on_the_way_are_rows_of_the_outbox(page: Page) -> None:
+    page.get_by_role("button", name="快进到月末").click()
+    rows = page.locator("#rows tr").filter(has_text="带队人")
+    expect(rows.first).to_contain_text("已发出", timeout=15_000)
+    expect(page.locator("#totals")).to_contain_text("已发出")
+    expect(phone(page, "leader").locator(".bubble").last).to_contain_text("月报")
 
 
 def test_a_narrow_page_shows_one_phone_and_reaches_the_rest(narrow: Page) -> None:

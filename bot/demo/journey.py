@@ -18,7 +18,6 @@ from storage.mailbox import TABLE, State
 
 BUDGET = 2.0  # seconds for the stops on the way
 MORNING = wall_time(10, 0)  # when letters leave and reminders are given
-MORNINGS = (MORNING,)
 THRICE = (wall_time(8, 30), MORNING, wall_time(20, 0))
 HOURLY = tuple(wall_time(hour) for hour in range(24))
 PATIENCE = 1.0  # seconds to wait at one moment until what is due has left
@@ -153,13 +152,13 @@ class Journey:
 
 
 def _marks(start: datetime, end: datetime) -> Iterator[datetime]:
-    """Regular stops: each hour of a short way, three a day of a longer one, else each morning."""
+    """Regular stops: each hour of a short way, three a day of a longer one, else one a week."""
     days = (end - start) / timedelta(days=1)
-    times = HOURLY if days <= 2 else THRICE if days <= 45 else MORNINGS
+    times = HOURLY if days <= 2 else THRICE if days <= 45 else (MORNING,)
     day = beijing(start).date()
     while day <= beijing(end).date():
         yield from (datetime.combine(day, moment, BEIJING) for moment in times)
-        day += timedelta(days=1)
+        day += timedelta(days=1 if days <= 45 else 7)
 
 
 def running_clock(clock: Clock, quiet: QuietHours) -> MovableClock:

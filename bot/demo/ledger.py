@@ -39,7 +39,7 @@ TONES = {
 
 
 def view(services: Services, session: Session, data: DemoData) -> dict[str, Any]:
-    """`{"rows": […], "totals": […]}`, newest row first."""
+    """`{"rows": […], "totals": […]}`, what happened last first."""
     rows = session.execute(
         select(
             TABLE.c.id,
@@ -53,7 +53,12 @@ def view(services: Services, session: Session, data: DemoData) -> dict[str, Any]
             col(Campaign.title),
         )
         .outerjoin(Campaign, col(Campaign.id) == TABLE.c.campaign_id)
-        .order_by(TABLE.c.id.desc())
+        .order_by(
+            # What is under way, then what happened last, whenever it was planned.
+            TABLE.c.state.in_([State.LEASED, State.SENDING]).desc(),
+            func.coalesce(TABLE.c.sent_at, TABLE.c.created_at).desc(),
+            TABLE.c.id.desc(),
+        )
         .limit(NEWEST)
     ).all()
     people = [row.person_id for row in rows if row.person_id is not None]

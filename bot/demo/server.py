@@ -115,7 +115,7 @@ class Demo:
     async def move(self, name: str) -> None:
         """Move the clock by a shortcut; KeyError if there is none of that name."""
         end = destination(name, self.clock.now(), self.start)
-        self.moving = 0.0
+        self._passed(0.0)
         for channel in self.channels.values():
             channel.hurry = True
         try:

@@ -61,7 +61,7 @@ class Screen {
     }
     this.talk.append(row);
     this.last = bubble;
-    if (bubble.mine || near || !fresh) this.bottom();
+    if (bubble.mine || near || !fresh) this.bottom(row);
     if (fresh && !bubble.mine && !isShown(this)) {
       this.unread += 1;
       drawUnread();
@@ -118,8 +118,10 @@ class Screen {
     if (!done) tell("没有送到，请再发一次。", 4000);
   }
 
-  bottom() {
-    this.talk.scrollTop = this.talk.scrollHeight;
+  bottom(row = this.talk.lastChild) {
+    // What is longer than the screen is read from its beginning.
+    const tall = row && !row.classList.contains("mine") && row.offsetHeight > this.talk.clientHeight;
+    this.talk.scrollTop = tall ? row.offsetTop - 8 : this.talk.scrollHeight;
   }
 }
 
