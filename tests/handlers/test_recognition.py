@@ -170,6 +170,15 @@ def test_a_stage_moves_only_when_a_coordinator_confirms(county: World) -> None:
     assert stage_of(county, "P01") is Stage.SIGNED
 
 
+def test_a_stage_confirmed_after_the_freeze_counts_in_the_month_that_told_it(
+    county: World,
+) -> None:
+    filed(county, moves=[Move("P01", Stage.SIGNED, date(2026, 3, 18), 12000, 9500)])
+    county.at("2026-04-06 10:00")
+    county.says(COORDINATOR, "项目确认 P01")
+    assert "  签约1个12000.00万元，" in county.says(COORDINATOR, "排名 一季度")
+
+
 def test_fixed_assets_of_one_yi_ask_for_a_sponsor_when_confirmed(county: World) -> None:
     filed(county, moves=[Move("P01", Stage.SIGNED, date(2026, 3, 18), 30000, 10000)])
     answer = county.says(COORDINATOR, "项目确认 全部")

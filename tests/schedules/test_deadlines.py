@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from sqlmodel import select
 
 from bot.context import Services
+from handlers.place import SHIPPED
 from schedules.deadlines import upcoming
 from storage.organisation import DayOverride, FieldTeam, TeamMember, TeamTarget, Unit
 from storage.reports import Report
@@ -256,12 +258,16 @@ def test_a_month_nobody_reported_drafts_nothing(county: World) -> None:
     assert [text for text in county.received(COORDINATOR) if "草稿" in text] == []
 
 
-def test_a_place_without_monthly_reports_hears_nothing(make_world: Callable[..., World]) -> None:
-    world = with_team(make_world(place="huolingol", start="2026-03-20 09:00"))
-    if "monthly_reports" in world.app.services.place.features:
-        pytest.skip("this place has monthly reports")
-    world.at("2026-03-25 09:30")
-    assert world.received(LEADER) == []
+def test_a_place_without_monthly_reports_hears_nothing(
+    make_world: Callable[..., World], tmp_path: Path
+) -> None:
+    shipped = (SHIPPED / "gongan.toml").read_text(encoding="utf-8")
+    place = tmp_path / "quiet.toml"
+    place.write_text(shipped.replace(', "monthly_reports"', ""), encoding="utf-8")
+    world = with_team(make_world(place=str(place), start="2026-03-20 09:00"))
+    for moment in EVERYTHING:
+        world.at(f"2026-{moment}")
+    assert world.channel.sent == []
 
 
 def test_an_unannounced_year_is_named_in_the_coordinators_list(
