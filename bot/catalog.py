@@ -144,7 +144,8 @@ class Catalog:
         """Everything, for `hongyan catalog`."""
         for form in self.forms.values():
             yield Declared("form", form.name, form.label, source_of(form), form)
-        for kind in KINDS:
+        own = [kind for kind in self.values if issubclass(kind, Declaration)]
+        for kind in (*KINDS, *own):
             values: Sequence[Any] = self.values.get(kind, ())
             for value in values:
                 named = (getattr(value, key, "") for key in ("word", "name", "kind"))

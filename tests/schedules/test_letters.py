@@ -74,6 +74,15 @@ def test_hongyan_letters_prints_each_letter_once_a_year_even_in_leap_years(world
     assert "2030-02-02 周六 腊月三十 10:00 春节·致鸿雁一封信　开" in lines
 
 
+def test_the_catalog_lists_every_letter_with_its_file(world: World) -> None:
+    listed = {
+        found.name: (found.help, Path(found.source.rpartition(":")[0]).name)
+        for found in world.app.services.catalog.declared()
+        if found.kind == "letter"
+    }
+    assert listed == {letter.name: (letter.label, f"{letter.name}.md") for letter in LETTERS}
+
+
 # --- texts ---
 
 
