@@ -1,5 +1,6 @@
 """The words that open a monthly report: 月报, 月报 模板 and 补报."""
 
+import re
 from typing import Any
 
 from bot.clock import beijing
@@ -19,6 +20,8 @@ from handlers.reports.sheet import Sheet
 from handlers.roles import FIELD, teams_of
 from storage.organisation import FieldTeam
 from storage.reports import PreparedReport, latest_report
+
+_MONTH_LIKE = re.compile(r"月|^\s*\d{1,2}\s*$|^\s*\d{4}-\d{1,2}\s*$")
 
 
 def team_of(context: Context) -> FieldTeam:
@@ -46,9 +49,11 @@ def report(context: Context, argument: str) -> Reply:
 
 
 def _split(argument: str) -> tuple[str, str]:
-    """The month that was said, and the template behind it."""
+    """The month that was said, and the template or the first answer behind it."""
     first, _, rest = argument.partition("\n")
-    return ("", argument) if "：" in first or ":" in first else (first.strip(), rest.strip())
+    if "：" in first or ":" in first or not _MONTH_LIKE.search(first):
+        return "", argument
+    return first.strip(), rest.strip()
 
 
 def _open_month(context: Context, words: str) -> Month:

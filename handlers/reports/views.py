@@ -61,7 +61,6 @@ def by_number(context: Context, number: str) -> Report:
 
 @command(
     "月报 查看",
-    "看月报",
     help="月报 查看：看已交的月报和回执；月报 查看 3月",
     section="小分队",
     roles=READERS,

@@ -542,6 +542,14 @@ def test_a_draft_survives_a_night_and_a_restart(world: World) -> None:
     assert world.says(LEADER, "月报").startswith("接着填3月月报。\n【3/6 新增线索】")
 
 
+def test_the_first_answer_may_come_with_the_word(world: World) -> None:
+    assert VISITS in world.says(LEADER, "月报 22 21 20")
+
+
+def test_saying_it_in_a_sentence_is_understood(world: World) -> None:
+    assert world.says(LEADER, "交月报") == "您是要「月报」吗？回「是」。"
+
+
 def test_a_report_is_filed_once(world: World) -> None:
     file(world)
     assert world.says(LEADER, "月报").startswith("3月月报已提交（YB-2026-03-T1-v1）。")
