@@ -4,9 +4,10 @@ Who gets which city, category or channel follows from their number and not from 
 each start of the demo shows the same county.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from typing import Any
 
 from sqlmodel import Session, col, select
@@ -15,13 +16,16 @@ from bot.clock import BEIJING, beijing
 from bot.commands import DemoData, DemoPhone
 from bot.context import Services
 from bot.messages import Address
+from bot.text import content_hash
 from handlers.forms.cities import City, parse_city
 from handlers.forms.names import salutation_options
 from handlers.notices import current
+from handlers.periods import Month
 from handlers.place import Place, place_of
 from handlers.purposes import PROFILE
-from handlers.roles import ROLE_WORDS, Role
-from storage.organisation import FieldTeam, TeamMember, TeamTarget, Unit
+from handlers.reports.facts import gather
+from handlers.roles import ROLE_WORDS, Role, leaders_of
+from storage.organisation import FieldTeam, TeamMember, TeamTarget, Unit, roster
 from storage.people import (
     ALL_TOPICS,
     ConsentEntry,
@@ -30,9 +34,19 @@ from storage.people import (
     Grant,
     Person,
     Unsubscription,
+    people_with_role,
 )
 from storage.profiles import MemberCategory, MemberProfile, keep_phone
-from storage.reports import Project, Stage
+from storage.reports import (
+    ChangeState,
+    Project,
+    Recognition,
+    Report,
+    ReportDays,
+    ReportedFunds,
+    Stage,
+    projects_of,
+)
 from storage.sequences import Sequence as Counter
 from storage.sequences import next_number
 
@@ -199,6 +213,7 @@ def seed(services: Services, session: Session, now: datetime) -> None:
     units = writer.units()
     teams = writer.teams(units)
     writer.cast(teams)
+    writer.months_before(teams)
     writer.counters()
 
 
@@ -446,6 +461,81 @@ class _Writer:
                 self._on_team(teams[0].id, 0, phone.title, person.id)
             if phone.user == "wurina":
                 self.member(person, Invented(0, phone.title, "北京"), f"{phone.title}乡亲")
+
+    def months_before(self, teams: Sequence[FieldTeam]) -> None:
+        """What the teams filed this year, and what was recognised of it: there is a ranking."""
+        office = people_with_role(self.session, Role.COORDINATOR, self.now)[0]
+        for number, team in enumerate(teams):
+            assert team.id is not None
+            leader = leaders_of(self.session, team.id, self.now)[0]
+            for month in self._past():
+                self._report(team, month, leader, number)
+            reports = self.session.exec(select(Report).where(Report.team_id == team.id)).all()
+            for report in reports:
+                self._days_and_funds(report, office, number)
+
+    def _past(self) -> list[Month]:
+        """The year's months until the last full one, which may be a year ago's."""
+        last = beijing(self.now).date().replace(day=1) - timedelta(days=1)
+        return [Month(last.year, month) for month in range(1, last.month + 1)]
+
+    def _report(self, team: FieldTeam, month: Month, leader: int, number: int) -> None:
+        assert team.id is not None
+        name = f"YB-{month}-{team.code}-v1"
+        counted = {"visits": 18 - 3 * number, "visits_key": 4, "promos": 1}
+        facts = gather(self.session, self.place, team, month, leader)
+        self.session.add(
+            Report(
+                number=name,
+                team_id=team.id,
+                month=str(month),
+                as_of=month.last_day,
+                filed_at=datetime.combine(month.last_day, time(16, 30), BEIJING),
+                filed_by=leader,
+                answers=json.dumps({"answers": counted, "facts": facts}, ensure_ascii=False),
+                content_hash=content_hash(name),
+                text=f"{team.name} {month} 月报（演示用的往月数据）",
+                inbound_batches=1,
+                inbound_people=6,
+                visits=counted["visits"],
+                visits_key=counted["visits_key"],
+                promos=counted["promos"],
+            )
+        )
+        self.session.flush()
+
+    def _days_and_funds(self, report: Report, office: int, number: int) -> None:
+        assert report.id is not None
+        for position, member in enumerate(roster(self.session, report.team_id)):
+            assert member.id is not None
+            half_days = 44 - 2 * position - number
+            self.session.add(
+                ReportDays(report_id=report.id, member_id=member.id, half_days=half_days)
+            )
+        project = projects_of(self.session, report.team_id)[0]
+        assert project.id is not None
+        fixed, other = ((700 - 150 * number) * TEN_THOUSAND, 100 * TEN_THOUSAND)
+        self.session.add(
+            ReportedFunds(
+                report_id=report.id,
+                project_id=project.id,
+                month=report.month,
+                fixed_yuan=fixed,
+                other_yuan=other,
+            )
+        )
+        self.session.add(
+            Recognition(
+                project_id=project.id,
+                month=report.month,
+                fixed_yuan=fixed,
+                other_yuan=other,
+                basis="银行回单（演示）",
+                state=ChangeState.CONFIRMED,
+                entered_by=office,
+                entered_at=report.filed_at + timedelta(days=2),
+            )
+        )
 
     def counters(self) -> None:
         """The next one to register gets the next number."""
