@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -33,6 +34,7 @@ FAULTS: dict[Trouble, tuple[What, When, float]] = {
     Trouble.ANSWER_LOST: ("cut", "after", 0),
     Trouble.NO_ANSWER: ("stall", "after", 0),
 }
+PROMPTLY = 20.0  # real seconds after which a test is told that nothing comes any more
 SHORT = aiohttp.ClientTimeout(sock_connect=1, sock_read=0.3)
 
 
@@ -67,9 +69,17 @@ class OnWeChat:
 
     async def done(self, push: Push) -> Push:
         """Wait until a push is answered and the outbox has said the rest."""
-        await push.done()
+        async with asyncio.timeout(PROMPTLY):
+            await push.done()
         await self.app.delivery.until_idle()
         return push
+
+    async def status(self, push: Push, number: int) -> int:
+        """How a try (0 is the first) was answered, whether or not more will follow."""
+        async with asyncio.timeout(PROMPTLY):
+            while len(push.tries) <= number or (status := push.tries[number].status) is None:
+                await self.clock.advance(0)
+        return status
 
     async def says(self, who: str, text: str) -> None:
         await self.done(self.wechat.say(who, text))
@@ -77,8 +87,7 @@ class OnWeChat:
     async def says_twice(self, who: str, text: str) -> None:
         self.wechat.repeat_next()
         push = await self.done(self.wechat.say(who, text))
-        while len(push.tries) < 2 or push.tries[1].status is None:
-            await self.clock.advance(0)
+        await self.status(push, 1)
 
     async def presses(self, who: str, value: str) -> None:
         await self.done(self.wechat.click(who, value))
