@@ -72,9 +72,7 @@ def measured() -> tuple[float, float, float]:
 
 def main() -> bool:
     """Print the figures; True when the promised share is reached."""
-    note(
-        f"{ROWS} 行，每次发送 {CALL * 1000:.0f} 毫秒，同时 {IN_FLIGHT} 路，SQLite 单进程，{ROUNDS} 轮"
-    )
+    note(f"{ROWS} 行，每次 {CALL * 1000:.0f} 毫秒，同时 {IN_FLIGHT} 路，SQLite，{ROUNDS} 轮")
     rounds = [measured() for _ in range(ROUNDS)]
     rate = median(found[0] for found in rounds)
     share = rate / (IN_FLIGHT / CALL)

@@ -186,9 +186,7 @@ def _peak(process: int) -> float:
 
 def main() -> bool:
     """Print the figures; True when the promised ratio is reached."""
-    note(
-        f"{PEOPLE} 人各填 {QUESTIONS} 题，{CONNECTIONS} 条连接，{ROUNDS} 轮轮流；我们 SQLite synchronous=FULL"
-    )
+    note(f"{PEOPLE} 人各填 {QUESTIONS} 题，{CONNECTIONS} 条连接，{ROUNDS} 轮轮流")
     os.sched_setaffinity(0, {1})
     rates: dict[str, list[float]] = {name: [] for name in ("ours", *PEERS)}
     last: Mapping[str, tuple[Load, float]] = {}
@@ -198,9 +196,7 @@ def main() -> bool:
             rates[name].append(load.rate)
     for name in PEERS:
         load, _memory = last[name]
-        note(
-            f"{name}: {median(rates[name]):.0f} 条/秒，p50 {load.p50:.1f} 毫秒，空答 {load.silent} 条"
-        )
+        note(f"{name}: {median(rates[name]):.0f} 条/秒，p50 {load.p50:.1f} ms，空答 {load.silent}")
         Figure(
             "inbound",
             "msgs_per_s",

@@ -26,10 +26,11 @@ Handler = Callable[["Context", str], Reply]
 class Command:
     """A word people say, and the function that answers it.
 
-    `roles`: who may say it, empty for anybody. `group`: may be answered in a group. `reads`: changes
-    nothing, so it may answer in the middle of a form and by a near miss. `wins`: is heard even in a
-    form (withdrawal, erasure, unsubscribing, a human). `guess`: a near miss runs it without asking.
-    `needs_argument`: the bare word is not this command. `feature`: only where the place has it.
+    `roles`: who may say it, empty for anybody. `group`: may be answered in a group. `reads`:
+    changes nothing, so it may answer in the middle of a form and by a near miss. `wins`: is heard
+    even in a form (withdrawal, erasure, unsubscribing, a human). `guess`: a near miss runs it
+    without asking. `needs_argument`: the bare word is not this command. `feature`: only where the
+    place has it.
     `section` and `help` make the help text; a command without help is not listed there.
     """
 

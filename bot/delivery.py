@@ -131,10 +131,10 @@ class Delivery:
         finally:
             await self._drain()
 
-    async def until_idle(self, timeout: float = 10.0) -> None:
+    async def until_idle(self, seconds: float = 10.0) -> None:
         """Drain what is due now, then return (tests, the demo's clock)."""
         self._loop = asyncio.get_running_loop()
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(seconds):
             await self._in_claims(self._prepare)
             while True:
                 # A call that ends during the round may have made way for a row to its address.

@@ -101,7 +101,7 @@ class Place(_Table):
         return frozenset(self.feature_list)
 
     def missing(self) -> Sequence[str]:
-        """Settings the operator still owes; while any is missing nobody is registered or written."""
+        """What the operator still owes; while anything is missing nobody is registered."""
         owed = {
             "HONGYAN_OFFICE_NAME（办公室全称）": self.office.name,
             "HONGYAN_OFFICE_PHONE（办公室电话）": self.office.phone,

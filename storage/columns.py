@@ -45,7 +45,7 @@ class KeyRing:
         return self._prefix + nonce + sealed
 
     def open(self, sealed: bytes) -> str:
-        """Decrypt; raises `cryptography.exceptions.InvalidTag` when altered, KeyError without key."""
+        """Decrypt; raises `InvalidTag` when altered, KeyError without the key."""
         name, _, rest = sealed.partition(b":")
         cipher = self._ciphers[name.decode()]
         return cipher.decrypt(rest[:NONCE], rest[NONCE:], None).decode()
