@@ -210,7 +210,7 @@ def test_a_letter_that_two_approved_arrives_on_the_morning_of_the_festival(demo:
 def test_a_port_that_cannot_be_is_refused_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(70000, browser=False) == 1
     assert capsys.readouterr().err.splitlines() == [
-        "地址 127.0.0.1:70000 不能用，请检查 --host 与 --port。"
+        "端口须在 0 到 65535 之间，70000 不行；请用 --port 换一个。"
     ]
 
 

@@ -51,6 +51,9 @@ def main(port: int, browser: bool) -> int:
     Port 0 takes any free one. Everything lives in a temporary folder that is removed at the end.
     """
     try:
+        # The system would quietly take another port instead of one that cannot be.
+        if not 0 <= port <= 65535:
+            raise ConfigError(f"端口须在 0 到 65535 之间，{port} 不行；请用 --port 换一个。")
         with listen(HOST, port) as listening, _folder() as folder:
             _be_quiet_and_tidy()
             _run(folder, listening, browser)
