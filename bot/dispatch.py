@@ -757,7 +757,8 @@ class _Statements:
             select(Person.__table__.c.id)  # type: ignore[attr-defined]
             .where(_among(Person.__table__.c.id, "people"))  # type: ignore[attr-defined]
             .order_by(Person.__table__.c.id)  # type: ignore[attr-defined]
-            .with_for_update()
+            # A row of the outbox for somebody who is just speaking need not wait for them.
+            .with_for_update(key_share=True)
         )
         grant = Grant.__table__  # type: ignore[attr-defined]
         self.roles = select(
