@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import date
+from pathlib import Path
 
 from sqlmodel import Session, col, select
 
@@ -11,24 +12,7 @@ from handlers.place import Place
 from handlers.purposes import INVITATION
 from storage.events import Event
 
-TEMPLATE = """{{ title }}
-邀请函
-
-{{ salutation }}：
-　　为共叙乡情、共谋发展，兹定于{{ span }}在{{ venue }}举办“{{ title }}”，诚邀您拨冗出席。
-{% if note %}　　{{ note }}
-{% endif %}　　敬请于{{ deadline }}前回复“回执”，按提示告知是否出席、随行人数及到达信息。\
-所填信息仅用于本次接待，活动结束30日内删除。
-　　联系{% if contact_surname %}人：{{ contact_surname }}同志，{% endif %}\
-电话：{{ contact_phone }}。
-　　{{ season }}，家乡人民期盼您的归来！
-　　此致
-敬礼！
-
-{{ signatory }}
-{{ date_gb }}
-
-回复“退订活动邀请”，今后不再发送此类信件。"""
+TEMPLATE = (Path(__file__).parent / "invitation.txt").read_text(encoding="utf-8")
 
 SEASONS = (
     "冬日暖阳，岁首春近",
@@ -60,6 +44,7 @@ def invitation_to(session: Session, number: str, place: Place) -> Text:
     event = session.exec(select(Event).where(Event.number == number)).first()
     if event is None or event.cancelled_at is not None:
         raise UserError(f"没有编号为「{number}」的活动，或已取消。")
+    month = event.starts_on.month
     return Text(
         kind="invitation",
         title=f"{event.title}·邀请函",
@@ -73,7 +58,7 @@ def invitation_to(session: Session, number: str, place: Place) -> Text:
             "deadline": _day(event.deadline),
             "contact_surname": place.office.contact_surname,
             "contact_phone": place.office.phone,
-            "season": SEASONS[event.starts_on.month - 1],
+            "season": place.events.seasons.get(month, SEASONS[month - 1]),
             "signatory": place.office.signatory,
         },
         object=event.number,

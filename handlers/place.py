@@ -68,6 +68,13 @@ class Letters(_Table):
     news: tuple[str, ...] = ()
 
 
+class Events(_Table):
+    """How events are spoken of: `usual` is when they mostly are, `seasons` a line by month."""
+
+    usual: str = ""
+    seasons: Mapping[int, str] = Field(default_factory=dict)
+
+
 class Reports(_Table):
     """The monthly report's numbers; days are whole days."""
 
@@ -93,6 +100,7 @@ class Place(_Table):
     office: Office = Office()
     profiles: Profiles
     letters: Letters = Letters()
+    events: Events = Events()
     reports: Reports = Reports()
     approvals: Approvals = Approvals()
 

@@ -1,0 +1,1 @@
+"""Events: what is on, who is invited, who comes, who waits for a seat."""
