@@ -67,7 +67,7 @@ def main(port: int, browser: bool) -> int:
 
 def _be_quiet_and_tidy() -> None:
     """Only what concerns the person before the screen is said; every way to end cleans up."""
-    logs.configure("WARNING", ())
+    logs.configure("ERROR", ())
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _interrupt)
