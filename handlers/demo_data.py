@@ -26,6 +26,7 @@ from handlers.place import Place, place_of
 from handlers.purposes import PROFILE
 from handlers.reports.facts import gather
 from handlers.roles import ROLE_WORDS, Role, leaders_of
+from storage.events import Event
 from storage.organisation import FieldTeam, TeamMember, TeamTarget, Unit, roster
 from storage.people import (
     ALL_TOPICS,
@@ -215,6 +216,7 @@ def seed(services: Services, session: Session, now: datetime) -> None:
     teams = writer.teams(units)
     writer.cast(teams)
     writer.months_before(teams)
+    writer.event()
     writer.counters()
 
 
@@ -537,6 +539,25 @@ class _Writer:
                 state=ChangeState.CONFIRMED,
                 entered_by=office,
                 entered_at=report.filed_at + timedelta(days=2),
+            )
+        )
+
+    def event(self) -> None:
+        """A day next month that everybody may answer to."""
+        day = beijing(self.now).date() + timedelta(days=40)
+        office = people_with_role(self.session, Role.COORDINATOR, self.now)[0]
+        self.session.add(
+            Event(
+                number=f"HD-{day.year}-{next_number(self.session, f'event:{day.year}'):02d}",
+                title="鸿雁归乡恳谈会",
+                starts_on=day,
+                ends_on=day,
+                starts_at="14:00",
+                venue="演示会堂",
+                capacity=60,
+                deadline=day - timedelta(days=10),
+                created_by=office,
+                created_at=self.now - timedelta(days=2),
             )
         )
 

@@ -314,6 +314,7 @@ def narrow(browser: Browser, address: str) -> Iterator[Page]:
 def opened(browser: Browser, address: str, size: dict[str, int]) -> Iterator[Page]:
     context = browser.new_context(viewport=size, reduced_motion="reduce")  # type: ignore[arg-type]
     page = context.new_page()
+    page.set_default_timeout(10_000)
     complaints: list[str] = []
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.goto(address)
@@ -327,10 +328,14 @@ def phone(page: Page, key: str) -> Page:
     return page.locator(f'[data-phone="{key}"]')  # type: ignore[return-value]  # used alike
 
 
-def tell(page: Page, key: str, text: str) -> None:
+def tell(page: Page, key: str, text: str, *, answers: int = 1) -> None:
+    """Say something by Enter, and wait until it and its answer stand on the phone."""
+    said = phone(page, key).locator(".said")
+    before = said.count()
     box = phone(page, key).locator("textarea")
     box.fill(text)
     box.press("Enter")
+    expect(said.nth(before + answers)).to_be_attached()
 
 
 def last(page: Page, key: str) -> Page:
@@ -354,7 +359,7 @@ def test_buttons_are_past_once_something_else_was_said(page: Page) -> None:
 
 
 def test_the_group_hears_only_what_is_public(page: Page) -> None:
-    tell(page, "group", "大家好")
+    tell(page, "group", "大家好", answers=0)
     tell(page, "group", "我的档案")
     expect(last(page, "group")).to_have_text("涉及个人信息，请私聊我办理。")
     said = phone(page, "group").locator(".said .bubble").all_text_contents()

@@ -15,6 +15,7 @@ from urllib.parse import quote
 import structlog
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
@@ -217,8 +218,11 @@ def _event(event: Event) -> str:
 def routes(demo: Demo) -> list[BaseRoute]:
     """What the demo answers besides the phone pages."""
     one_move = asyncio.Lock()
-    # Another site's page must not reach the demo through a name that points here.
-    guard = [Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])]
+    guard = [
+        # Another site's page must not reach the demo through a name that points here.
+        Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"]),
+        Middleware(ExceptionMiddleware),
+    ]
 
     def route(path: str, endpoint: Callable[[Request], Any], method: str = "GET") -> Route:
         return Route(path, endpoint, methods=[method], middleware=guard)
