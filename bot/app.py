@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -55,12 +54,17 @@ class App:
 
     async def receive(self, inbound: Inbound, seconds: float) -> tuple[Part, ...]:
         """What channels call: see `bot.channels.base.Receive`."""
-        waiting = self.dispatcher.submit(inbound)
+        loop = asyncio.get_running_loop()
+        waiting = self.dispatcher.submit(inbound, loop)
+        answered = asyncio.Event()
+        waiting.future.add_done_callback(lambda _done: answered.set())
         try:
-            return await asyncio.wait_for(asyncio.shield(_wrap(waiting.future)), seconds)
+            async with asyncio.timeout(seconds):
+                await answered.wait()
         except TimeoutError:
             waiting.abandoned = True
             raise
+        return waiting.future.result()
 
     def beat(self) -> None:
         """One heartbeat, now."""
@@ -104,10 +108,6 @@ class App:
     def close(self) -> None:
         """Let the database go."""
         self.services.database.close()
-
-
-def _wrap(future: Future[tuple[Part, ...]]) -> asyncio.Future[tuple[Part, ...]]:
-    return asyncio.wrap_future(future)
 
 
 async def _keep_running(channel: Channel, receive: Receive) -> None:

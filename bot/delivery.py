@@ -15,14 +15,18 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TypeVar
+from zoneinfo import ZoneInfo
 
 import structlog
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
+from sqlalchemy.exc import DBAPIError
+from sqlmodel import col
 
 from bot.channels.base import Channel
-from bot.clock import beijing, show_time
+from bot.clock import BEIJING, beijing, show_time
+from bot.commands import Purpose
 from bot.context import Services, outbox_row
 from bot.errors import SendError
 from bot.messages import Address, Part, Reply, load_reply, say
@@ -32,6 +36,7 @@ from storage import mailbox
 from storage.campaigns import Campaign
 from storage.db import attached
 from storage.mailbox import Claimed, Outcome, State
+from storage.people import Contact, Person
 
 IN_FLIGHT = 64
 AHEAD = 3  # leases held for each call slot, so that calls need not run in lock-step
@@ -40,6 +45,9 @@ POLL = 0.25  # seconds between looks when nobody wakes us
 WORKER_TTL = timedelta(seconds=10)
 TRIES = 5
 FIRST_WAIT = 2.0  # seconds before the second try; doubles, half of it by chance
+STOPPED = 300.0  # seconds until a channel that waits for a person's hand is tried again
+LONGEST_WAIT = timedelta(days=1).total_seconds()  # whatever patience a platform asks for
+AWAKE = timedelta(minutes=10)  # after their last word; until then nothing disturbs anybody's night
 
 log = structlog.get_logger()
 T = TypeVar("T")
@@ -54,6 +62,8 @@ class _Ready:
     digest: str
     due: float
     """When its slot is, by the loop's clock."""
+    zone: ZoneInfo | None = None
+    """Whose quiet hours it keeps, None for what keeps none."""
 
 
 @dataclass
@@ -96,6 +106,7 @@ class Delivery:
         self._results: list[Outcome] = []
         self._doubtful: set[int] = set()
         self._claiming: asyncio.Task[None] | None = None
+        self._exchanging: asyncio.Task[int] | None = None
         self._calls: set[asyncio.Task[None]] = set()
         self._ready: list[_Ready] = []
         self._chains: dict[str, asyncio.Task[None]] = {}
@@ -184,7 +195,9 @@ class Delivery:
                 await asyncio.wait([self._claiming])
             await self._in_claims(self._beat, [ready.row.id for ready in self._ready])
         self._claim_soon()
-        return await self._exchange() > 0
+        # Shielded: cut off in the middle, rows would be gated and never sent, results forgotten.
+        self._exchanging = asyncio.create_task(self._exchange())
+        return await asyncio.shield(self._exchanging) > 0
 
     def _beat(self, known: Sequence[int]) -> None:
         with self._database.transaction() as connection:
@@ -231,7 +244,8 @@ class Delivery:
 
     def _render(self, rows: Sequence[Claimed]) -> list[_Ready]:
         """Words for each row: stored ones, or its campaign's template as it now stands."""
-        replies: dict[int, Reply] = {r.id: load_reply(r.body) for r in rows if r.body is not None}
+        stored = [row for row in rows if row.body is not None]
+        replies = self._opened(stored)
         by_campaign: dict[int, list[Claimed]] = defaultdict(list)
         for row in rows:
             if row.body is None and row.campaign_id is not None:
@@ -241,11 +255,52 @@ class Delivery:
             for row in members:
                 if row.person_id is not None and row.person_id in rendered:
                     replies[row.id] = rendered[row.person_id]
-        broken = [row.id for row in rows if row.id not in replies]
-        if broken:
+        self._give_up([row.id for row in stored if row.id not in replies], "unreadable")
+        self._give_up(
+            [row.id for row in rows if row.body is None and row.id not in replies], "render"
+        )
+        zones = self._quiet_zones(rows)
+        return [
+            replace(self._shaped(row, replies[row.id]), zone=zones.get(row.id))
+            for row in rows
+            if row.id in replies
+        ]
+
+    def _opened(self, rows: Sequence[Claimed]) -> dict[int, Reply]:
+        """The stored words of those rows whose words can be read."""
+        replies: dict[int, Reply] = {}
+        for row in rows:
+            try:
+                replies[row.id] = load_reply(self._database.keys.open(bytes(row.body or b"")))
+            except Exception as error:  # noqa: BLE001  # a spoilt row must not stop its lane
+                log.error("body_unreadable", row=row.id, error=type(error).__name__)
+        return replies
+
+    def _give_up(self, ids: Sequence[int], reason: str) -> None:
+        if ids:
             with self._database.transaction() as connection:
-                mailbox.fail_leased(connection, self.worker, broken, "render")
-        return [self._shaped(row, replies[row.id]) for row in rows if row.id in replies]
+                mailbox.fail_leased(connection, self.worker, ids, reason)
+
+    def _quiet_zones(self, rows: Sequence[Claimed]) -> dict[int, ZoneInfo]:
+        """By row whose quiet hours it keeps; those who have just written are awake anyway."""
+        quiet = {p.name for p in self.services.catalog.of(Purpose) if p.quiet}
+        mine = [row for row in rows if row.purpose in quiet]
+        if not mine:
+            return {}
+        query = (
+            select(col(Contact.address), col(Person.timezone), col(Contact.last_seen_at))
+            .join(Person, col(Person.id) == col(Contact.person_id))
+            .where(col(Contact.address).in_({row.address for row in mine}))
+        )
+        with self._database.engine.connect() as connection:
+            known = {row.address: row for row in connection.execute(query)}
+        zones: dict[int, ZoneInfo] = {}
+        for row in mine:
+            found = known.get(row.address)
+            if row.windowed and found and self.services.clock.now() < found.last_seen_at + AWAKE:
+                continue
+            zones[row.id] = ZoneInfo(found.timezone) if found and found.timezone else BEIJING
+        return zones
 
     def _render_campaign(self, campaign_id: int, rows: Sequence[Claimed]) -> Mapping[int, Reply]:
         with self._database.reading() as session:
@@ -256,9 +311,15 @@ class Delivery:
             people = [row.person_id for row in rows if row.person_id is not None]
             try:
                 return content.render(self.services, session, campaign, people)
+            except DBAPIError:
+                raise  # a database in trouble says nothing about the words
             except Exception as error:  # noqa: BLE001  # one broken campaign must not stop others
                 log.error("render_failed", campaign=campaign_id, error=type(error).__name__)
-                return {}
+        if len(rows) == 1:
+            return {}
+        # One person's file may be what broke it: the others get theirs.
+        alone = [self._render_campaign(campaign_id, [row]) for row in rows]
+        return {person: reply for found in alone for person, reply in found.items()}
 
     def _shaped(self, row: Claimed, reply: Reply) -> _Ready:
         facts = self.services.channels[row.lane.partition(":")[0]]
@@ -276,14 +337,14 @@ class Delivery:
         the call slots, so a crash leaves at most that many unknown.
         """
         assert self._loop is not None
-        ripe = self._ripe(self._loop.time())
+        ripe, sleepers = self._by_night(self._ripe(self._loop.time()))
         outcomes, self._results = self._results, []
-        if not ripe and not outcomes:
+        if not ripe and not outcomes and not sleepers:
             return 0
         ids = [ready.row.id for ready in ripe]
         try:
             passed = await self._loop.run_in_executor(
-                self._ledger, self._write, outcomes, ids, tuple(self._doubtful)
+                self._ledger, self._write, outcomes, ids, tuple(self._doubtful), sleepers
             )
         except Exception as error:  # noqa: BLE001  # kept in memory until the database is back
             log.warning("ledger_failed", error=type(error).__name__, rows=len(outcomes))
@@ -296,7 +357,20 @@ class Delivery:
         for ready in ripe:
             if ready.row.id in passed:
                 self._launch(ready)
-        return len(ripe)
+        return len(ripe) + len(sleepers)
+
+    def _by_night(self, ripe: Sequence[_Ready]) -> tuple[list[_Ready], dict[datetime, list[int]]]:
+        """Those that may leave now, and by their morning the ids of those whose night has come."""
+        now, quiet = self.services.clock.now(), self.services.settings.quiet
+        awake: list[_Ready] = []
+        sleepers: dict[datetime, list[int]] = defaultdict(list)
+        for ready in ripe:
+            morning = now if ready.zone is None else quiet.after(now, ready.zone)
+            if morning > now:
+                sleepers[morning].append(ready.row.id)
+            else:
+                awake.append(ready)
+        return awake, sleepers
 
     def _ripe(self, now: float) -> list[_Ready]:
         """Take out of the ready rows as many as there are free calls, a handful at a time."""
@@ -309,13 +383,19 @@ class Delivery:
         return ripe
 
     def _write(
-        self, outcomes: Sequence[Outcome], ids: Sequence[int], doubtful: Sequence[int]
+        self,
+        outcomes: Sequence[Outcome],
+        ids: Sequence[int],
+        doubtful: Sequence[int],
+        sleepers: Mapping[datetime, Sequence[int]],
     ) -> set[int]:
         """Acknowledge, then gate. `doubtful`: gated in a transaction whose end we never saw."""
         with self._database.transaction() as connection:
             mailbox.acknowledge(connection, self.worker, outcomes)
             if doubtful:
                 mailbox.take_back(connection, self.worker, doubtful)
+            for morning, asleep in sleepers.items():
+                mailbox.put_off(connection, self.worker, asleep, morning)
             if not ids:
                 return set()
             return mailbox.gate(connection, ids, self.worker, self.services.clock.now())
@@ -372,7 +452,7 @@ class Delivery:
         row, now = ready.row, self.services.clock.now()
         self.counters.by_reason[error.reason] += 1
         if error.stop_channel or (error.retry_after is not None and not error.only_here):
-            await self._in_claims(self._block, row.lane, error)
+            await self._quieten(row.lane, error)
         if error.unknown and not row.repeatable:
             self.counters.unknown += 1
             return Outcome(row.id, State.UNKNOWN, error.reason, row.attempts + 1, done)
@@ -382,9 +462,9 @@ class Delivery:
             self.counters.failed += 1
             return Outcome(row.id, State.FAILED, error.reason, row.attempts + 1, done)
         self.counters.retried += 1
-        if error.retry_after is not None:
-            # The platform asked for patience; that is not a try.
-            due = now + timedelta(seconds=error.retry_after)
+        if error.retry_after is not None or error.stop_channel:
+            # The platform asked for patience, or for a person's hand; that is not a try.
+            due = now + timedelta(seconds=_patience(error))
             return Outcome(row.id, State.QUEUED, error.reason, row.attempts, done, due)
         tries = row.attempts + 1
         if tries >= TRIES:
@@ -394,8 +474,15 @@ class Delivery:
         due = now + timedelta(seconds=wait)
         return Outcome(row.id, State.QUEUED, error.reason, tries, done, due)
 
+    async def _quieten(self, lane: str, error: SendError) -> None:
+        """Keep the lane quiet; what became of the row in hand is written down in any case."""
+        try:
+            await self._in_claims(self._block, lane, error)
+        except Exception as trouble:  # noqa: BLE001  # the next refusal blocks it again
+            log.warning("lane_not_blocked", lane=lane, error=type(trouble).__name__)
+
     def _block(self, lane: str, error: SendError) -> None:
-        seconds = error.retry_after if error.retry_after is not None else 300.0
+        seconds = _patience(error)
         if error.stop_channel:
             log.error("channel_stopped", lane=lane, reason=error.reason, detail=error.detail)
         with self._database.transaction() as connection:
@@ -430,6 +517,8 @@ class Delivery:
 
     async def _drain(self) -> None:
         """Finish the calls under way, write them down, give the rest back."""
+        if self._exchanging is not None:
+            await asyncio.wait([self._exchanging])
         if self._calls:
             await asyncio.wait(self._calls, timeout=10)
         if self._claiming is not None:
@@ -448,3 +537,9 @@ class Delivery:
     def _give_back(self, ids: Sequence[int]) -> None:
         with self._database.transaction() as connection:
             mailbox.release(connection, self.worker, ids)
+
+
+def _patience(error: SendError) -> float:
+    """For how many seconds a channel, or an address, is left alone."""
+    asked = STOPPED if error.retry_after is None else error.retry_after
+    return min(max(asked, 0.0), LONGEST_WAIT)

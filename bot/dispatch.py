@@ -7,6 +7,7 @@ so that its mistakes are its own. If the batch as a whole fails, each message is
 
 from __future__ import annotations
 
+import asyncio
 import json
 import queue
 import secrets
@@ -79,6 +80,8 @@ class Waiting:
     inbound: Inbound
     future: Future[tuple[Part, ...]] = field(default_factory=Future)
     abandoned: bool = False
+    loop: asyncio.AbstractEventLoop | None = None
+    """Where the answer is awaited: a batch's answers are handed to a loop in one call."""
 
 
 @dataclass
@@ -91,6 +94,9 @@ class _Batch:
     gone: list[dict[str, Any]] = field(default_factory=list)
     windows: list[dict[str, Any]] = field(default_factory=list)
     spoken: list[str] = field(default_factory=list)
+
+
+_Done = tuple[Waiting, tuple[Part, ...], Exception | None]
 
 
 class DidYouMean(Form, name="did_you_mean", label="确认指令"):
@@ -153,9 +159,12 @@ class Dispatcher:
             self._thread.join()
             self._thread = None
 
-    def submit(self, inbound: Inbound) -> Waiting:
-        """Hand a message to the writer; its future holds the platform's own answer."""
-        waiting = Waiting(inbound)
+    def submit(self, inbound: Inbound, loop: asyncio.AbstractEventLoop | None = None) -> Waiting:
+        """Hand a message to the writer; its future holds the platform's own answer.
+
+        With a `loop`, the future is settled in that loop's own thread.
+        """
+        waiting = Waiting(inbound, loop=loop)
         self._queue.put(waiting)
         return waiting
 
@@ -213,14 +222,20 @@ class Dispatcher:
             for waiting in batch:
                 self.work([waiting])
             return
-        for waiting, parts in zip(batch, answers, strict=True):
-            if not waiting.future.done():
-                waiting.future.set_result(parts)
+        self._hand_over([(w, parts, None) for w, parts in zip(batch, answers, strict=True)])
 
     def _fail(self, waiting: Waiting, error: Exception) -> None:
         log.error("message_failed", error=type(error).__name__)
-        if not waiting.future.done():
-            waiting.future.set_exception(error)
+        self._hand_over([(waiting, (), error)])
+
+    def _hand_over(self, done: Sequence[_Done]) -> None:
+        loops = {waiting.loop for waiting, _parts, _error in done}
+        for loop in loops:
+            mine = [one for one in done if one[0].loop is loop]
+            if loop is None or loop.is_closed():
+                _settle(mine)
+            else:
+                loop.call_soon_threadsafe(_settle, mine)
 
     # - one transaction -
 
@@ -707,6 +722,17 @@ class Dispatcher:
                 if row is not None:
                     context.outgoing.append(row)
         return say(f"出了点问题（编号 {number}），已告知工作人员。您刚才说的没有保存，请稍后再试。")
+
+
+def _settle(done: Sequence[_Done]) -> None:
+    """Give each waiter its answer, or the reason why there is none."""
+    for waiting, parts, error in done:
+        if waiting.future.done():
+            continue
+        if error is None:
+            waiting.future.set_result(parts)
+        else:
+            waiting.future.set_exception(error)
 
 
 class _TooCloseTogether(Exception):

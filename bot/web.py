@@ -22,11 +22,9 @@ import uvicorn
 from jinja2 import Environment, StrictUndefined
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session, select
-from starlette.applications import Starlette
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bot.app import App
@@ -73,9 +71,15 @@ HEADERS = {
 }
 """Set on every answer that does not say otherwise itself."""
 
+_RAW_HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
 
-def application(app: App, more: Sequence[BaseRoute] = ()) -> Starlette:
-    """Everything this installation answers over HTTP; `more` are routes of the demo or console."""
+
+def application(app: App, more: Sequence[BaseRoute] = ()) -> ASGIApp:
+    """Everything this installation answers over HTTP; `more` are routes of the demo or console.
+
+    A router behind the guard and nothing else: Starlette's own layers would catch what the guard
+    catches already, on every callback.
+    """
     routes: list[BaseRoute] = [
         Route("/healthz", _alive),
         Route("/readyz", _ready),
@@ -84,9 +88,7 @@ def application(app: App, more: Sequence[BaseRoute] = ()) -> Starlette:
     ]
     for channel in app.channels.values():
         routes += channel.routes(app.receive)
-    starlette = Starlette(routes=[*routes, *more], middleware=[Middleware(Guard)])
-    starlette.state.app = app
-    return starlette
+    return Guard(Router(routes=[*routes, *more]), app)
 
 
 # - around every request -
@@ -98,14 +100,16 @@ class Guard:
     The body is read before the endpoint runs: an endless or stalled one costs no endpoint's time.
     """
 
-    def __init__(self, inner: ASGIApp, limit: int = BODY_LIMIT) -> None:
+    def __init__(self, inner: ASGIApp, app: App | None = None, limit: int = BODY_LIMIT) -> None:
         self._inner = inner
+        self._app = app
         self._limit = limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._inner(scope, receive, send)
             return
+        scope["installation"] = self._app
         begun = False
 
         async def sending(message: Message) -> None:
@@ -178,18 +182,14 @@ def _replaying(body: bytes, receive: Receive) -> Receive:
 def _with_defaults(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     given = list(headers)
     names = {name.lower() for name, _ in given}
-    return given + [
-        (name.encode(), value.encode())
-        for name, value in HEADERS.items()
-        if name.encode() not in names
-    ]
+    return given + [pair for pair in _RAW_HEADERS if pair[0] not in names]
 
 
 # - for the operator's tools -
 
 
 def _app(request: Request) -> App:
-    app: App = request.app.state.app
+    app: App = request.scope["installation"]
     return app
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import structlog
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
+from starlette.types import Receive as ASGIReceive
+from starlette.types import Scope, Send
 
 from bot.channels.base import Receive
 from bot.channels.envelope import MAX_BYTES, BadCallback, Envelope, Fields, text_answer
@@ -49,6 +51,11 @@ class Callback:
         self._receive = receive
         self._patience = patience
         self._open: dict[str, asyncio.Future[tuple[Part, ...]]] = {}
+
+    async def __call__(self, scope: Scope, receive: ASGIReceive, send: Send) -> None:
+        """As an ASGI application: the router's wrappers would only catch what is caught here."""
+        response = await self.serve(Request(scope, receive))
+        await response(scope, receive, send)
 
     async def serve(self, request: Request) -> Response:
         """Never raises for what was sent; a refusal says nothing but its status."""

@@ -77,7 +77,7 @@ class WeChatChannel:
         callback = Callback(
             self._envelope(), self._settings.wechat_app_id, self._clock, receive, self._patience
         )
-        return (Route(PATH, callback.serve, methods=["GET", "POST"]),)
+        return (Route(PATH, callback, methods=["GET", "POST"]),)
 
     async def run(self, receive: Receive) -> None:
         """Set the menu, if the operator named one; a failure is logged and nothing else."""
