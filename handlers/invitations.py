@@ -8,6 +8,7 @@ from sqlmodel import Session, col, select
 
 from bot.errors import UserError
 from handlers.composition import Text
+from handlers.events.wording import show_day
 from handlers.place import Place
 from handlers.purposes import INVITATION
 from storage.events import Event
@@ -55,7 +56,7 @@ def invitation_to(session: Session, number: str, place: Place) -> Text:
             "span": _span(event),
             "venue": event.venue,
             "note": event.note,
-            "deadline": _day(event.deadline),
+            "deadline": show_day(event.deadline),
             "contact_surname": place.office.contact_surname,
             "contact_phone": place.office.phone,
             "season": place.events.seasons.get(month, SEASONS[month - 1]),
@@ -65,15 +66,11 @@ def invitation_to(session: Session, number: str, place: Place) -> Text:
     )
 
 
-def _day(day: date) -> str:
-    return f"{day.month}月{day.day}日"
-
-
 def _span(event: Event) -> str:
-    first = f"{event.starts_on.year}年{_day(event.starts_on)}"
+    first = f"{event.starts_on.year}年{show_day(event.starts_on)}"
     clock = event.starts_at
     if event.ends_on == event.starts_on:
         return f"{first}{clock}"
     last = event.ends_on
-    shown = f"{last.day}日" if last.month == event.starts_on.month else _day(last)
+    shown = f"{last.day}日" if last.month == event.starts_on.month else show_day(last)
     return f"{first}至{shown}"

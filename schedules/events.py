@@ -46,17 +46,18 @@ def _noon(day: date) -> datetime:
 @tick("event_seats", "有人退出后递补候补的人")
 def fill_seats(services: Services, session: Session, now: datetime) -> None:
     """Give on the seats of those who left without a word: by erasing their file."""
+    today = beijing(now).date()
     queued = select(Rsvp.event_id).where(Rsvp.state == RsvpState.WAITING)
     events = session.exec(
         select(Event.id).where(
             col(Event.id).in_(queued),
             col(Event.cancelled_at).is_(None),
-            col(Event.starts_on) > beijing(now).date(),
+            col(Event.starts_on) > today,
         )
     ).all()
     for event_id in events:
         event = locked_event(session, event_id or 0)
-        for rsvp in seats.move_up(session, event):
+        for rsvp in seats.move_up(session, event, today):
             words, occasion = wording.moved_up(event, rsvp), wording.moved_up_occasion(rsvp)
             _send(services, session, rsvp, words, occasion, now)
 

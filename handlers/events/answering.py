@@ -186,8 +186,8 @@ class RsvpForm(Form, name="rsvp", label="回执"):
         _refuse_late(context, event, before, state)
         wish = Wish(state, self.heads or 0)
         mine = seats.answer(context.session, event, context.person_id, wish, context.now)
-        if context.today < event.starts_on:
-            tell_moved_up(context, event, seats.move_up(context.session, event))
+        lucky = seats.move_up(context.session, event, context.today)
+        tell_moved_up(context, event, lucky)
         return say(_settled(context, event, mine))
 
 

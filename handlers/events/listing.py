@@ -75,7 +75,14 @@ def _my_answer(context: Context, event: Event) -> str:
 # - who comes -
 
 
-@command("名单", section="统筹", roles=STAFF, feature="events", needs_argument=True)
+@command(
+    "名单",
+    help="名单 HD-2026-01：谁来、谁候补、谁还没回",
+    section="统筹",
+    roles=STAFF,
+    feature="events",
+    needs_argument=True,
+)
 def attendance(context: Context, argument: str) -> Reply:
     """`名单 HD-2026-01`."""
     return who_comes(context, argument)

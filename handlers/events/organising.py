@@ -110,7 +110,7 @@ def change(context: Context, argument: str) -> Reply:
         raise UserError(f"已有{taken}位定下出席，名额不能少于{taken}。")
     event.capacity = capacity
     context.session.add(event)
-    lucky = seats.move_up(context.session, event)
+    lucky = seats.move_up(context.session, event, context.today)
     tell_moved_up(context, event, lucky)
     context.audit("event.change", f"event:{event.number}", f"名额{before}改为{capacity}")
     up = f"候补中{len(lucky)}人已递补，正在通知。" if lucky else ""

@@ -10,7 +10,7 @@ Everything here expects the event to be locked (`storage.events.locked_event`).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 
 from sqlmodel import Session
 
@@ -90,9 +90,14 @@ def _seated_or_waiting(event: Event, mine: Rsvp | None, heads: int, free: int) -
     return RsvpState.WAITING
 
 
-def move_up(session: Session, event: Event) -> list[Rsvp]:
-    """Give free seats to those who wait; returns the parties that have just got theirs."""
+def move_up(session: Session, event: Event, today: date) -> list[Rsvp]:
+    """Give free seats to those who wait; returns the parties that have just got theirs.
+
+    On the day itself nobody moves up any more: they could not come in time.
+    """
     assert event.id is not None
+    if today >= event.starts_on:
+        return []
     session.flush()
     rsvps = rsvps_of(session, event.id)
     free = event.capacity - taken(rsvps)

@@ -2,11 +2,11 @@
 
 from datetime import date
 
+from bot.dates import WEEKDAYS
 from bot.messages import Reply, say
 from handlers.place import Place
 from storage.events import Event, Rsvp, RsvpState
 
-WEEKDAYS = "一二三四五六日"
 ANSWERS = {
     RsvpState.COMING: "出席",
     RsvpState.WAITING: "候补",

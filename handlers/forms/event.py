@@ -11,13 +11,14 @@ from bot.dates import LunarGuess, parse_date, read_time
 from bot.forms import Answers, Ask, Asking, Form
 from bot.messages import Reply, say
 from bot.normalize import Miss, is_yes, read_integer, tidy
+from handlers.events.wording import show_day
 from storage.events import Event
 from storage.sequences import next_number
 
 MOST_SEATS = 5000
 LONGEST_EVENT = timedelta(days=30)
 _RANGE = re.compile(r"^(.+?)\s*(?:到|至|—+|\u2013|~|\uff5e|-)\s*(.+)$")
-_HOUR_ONLY_BY_NIGHT = range(1, 7)
+_UNCLEAR_HOURS = range(1, 7)
 
 
 def _line(longest: int) -> Callable[[str, Asking], str | Miss]:
@@ -43,7 +44,7 @@ def _read_time(text: str, _asking: Asking) -> str | Miss:
     clock = read_time(text)
     if clock is None or clock.hour is None or clock.vague:
         return Miss("请写明几点，如「9:00」「下午2点半」；没定请回「跳过」。")
-    if not clock.part and clock.hour in _HOUR_ONLY_BY_NIGHT and not re.search("[:：]", text):
+    if not clock.part and clock.hour in _UNCLEAR_HOURS and not re.search("[:：]", text):
         return Miss(f"{clock.hour}点是上午还是下午？如「下午{clock.hour}点」。")
     return f"{clock.hour}:{clock.minute:02d}"
 
@@ -82,7 +83,7 @@ def _read_end(text: str, asking: Asking) -> str | Miss:
     if isinstance(day, Miss):
         return day
     if not first <= day <= first + LONGEST_EVENT:
-        return Miss(f"结束要在{_shown(first)}或之后、{LONGEST_EVENT.days}天以内。")
+        return Miss(f"结束要在{show_day(first)}或之后、{LONGEST_EVENT.days}天以内。")
     return day.isoformat()
 
 
@@ -100,17 +101,13 @@ def _read_deadline(text: str, asking: Asking) -> str | Miss:
     if isinstance(day, Miss):
         return day
     if not asking.today <= day <= first:
-        return Miss(f"截止日要在今天之后、{_shown(first)}之前。")
+        return Miss(f"截止日要在今天之后、{show_day(first)}之前。")
     return day.isoformat()
-
-
-def _shown(day: date) -> str:
-    return f"{day.month}月{day.day}日"
 
 
 def _show_day(value: Any, _asking: Asking) -> str:
     day = date.fromisoformat(value)
-    return f"{day.year}年{_shown(day)}"
+    return f"{day.year}年{show_day(day)}"
 
 
 def _ask_day(name: str, words: str) -> Callable[[Asking], str]:

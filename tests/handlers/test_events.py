@@ -197,6 +197,16 @@ def test_asking_for_fewer_keeps_the_turn_and_for_more_goes_to_the_end(
     assert "候补第3位" in world.talk(who(2), "改回执", "1", "3", "确认")
 
 
+def test_on_the_day_itself_nobody_moves_up_any_more(make_world: Callable[..., World]) -> None:
+    world = _opened(make_world, 1)
+    _come(world, 0, 1)
+    _come(world, 1, 1)
+    world.at("2026-08-12 08:40")
+    world.talk(who(0), "改回执", "不能来", "确认")
+    world.settle()
+    assert _states(world) == [("not_coming", 0), ("waiting", 1)]
+
+
 def test_erasing_one_s_file_frees_the_seats_for_the_next(
     make_world: Callable[..., World],
 ) -> None:
@@ -231,7 +241,7 @@ class _Model:
                 seats.answer(self.session, event, person_id, wish, self.now)
             except UserError:
                 free_to_grow = False
-        lucky = seats.move_up(self.session, event)
+        lucky = seats.move_up(self.session, event, NOON.date())
         self._holds(event, before, lucky, changed=free_to_grow)
 
     def _holds(
@@ -331,7 +341,7 @@ def test_two_leaving_at_once_move_up_two_and_neither_twice(bare: Bare) -> None:
         with bare.database.session() as session:
             event = locked_event(session, 1)
             seats.answer(session, event, person_id, Wish(NOT_COMING), NOON)
-            moved.extend(rsvp.person_id for rsvp in seats.move_up(session, event))
+            moved.extend(rsvp.person_id for rsvp in seats.move_up(session, event, NOON.date()))
 
     threads = [threading.Thread(target=leave, args=(person_id,)) for person_id in people[:2]]
     for thread in threads:
