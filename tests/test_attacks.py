@@ -1,0 +1,234 @@
+"""What went wrong when somebody tried to break it; each of these once did."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import event, text, update
+from sqlalchemy.exc import OperationalError
+
+from bot.catalog import Catalog
+from bot.clock import BEIJING
+from bot.commands import Content, Purpose
+from bot.delivery import Delivery
+from bot.errors import SendError
+from bot.messages import say
+from handlers.place import PLACES
+from handlers.roles import POLICY
+from storage import mailbox
+from storage.campaigns import Campaign
+from storage.mailbox import LANES, TABLE
+from storage.people import Person
+from tests.bare import NOON, Bare
+from tests.world import MemoryChannel
+
+LETTER = Purpose("letter", "节日信")
+
+
+def greet(
+    _services: object, session: Any, _campaign: Campaign, people: Sequence[int]
+) -> dict[int, Any]:
+    session.execute(text("SELECT 1"))
+    return {person: say(f"{10 // (person % 3)}") for person in people}
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Iterator[Bare]:
+    made = Bare(f"sqlite:///{tmp_path}/bare.db", contents=[Content("letter", greet)])
+    catalog = Catalog({Content: [Content("letter", greet)], Purpose: [LETTER]}, {}, POLICY, PLACES)
+    made.services = replace(made.services, catalog=catalog)
+    made.lane()
+    yield made
+    made.close()
+
+
+def delivery(bare: Bare, channel: MemoryChannel) -> Delivery:
+    return Delivery(bare.services, {"memory": channel}, alone=True, chance=lambda: 0.5)
+
+
+def drain(bare: Bare, channel: MemoryChannel) -> None:
+    asyncio.run(delivery(bare, channel).until_idle())
+
+
+def letter(bare: Bare, people: int) -> None:
+    with bare.database.session() as session:
+        row = Campaign(
+            number="B-1",
+            kind="letter",
+            title="",
+            occasion="letter",
+            purpose="letter",
+            template="",
+            created_at=NOON,
+        )
+        session.add(row)
+        session.flush()
+        number = row.id
+    for person in bare.people(people):
+        bare.rows(
+            1,
+            recipient=f"p{person}",
+            campaign_id=number,
+            person_id=person,
+            address=f"memory:t:p{person}",
+            purpose="letter",
+            body=None,
+        )
+
+
+# - the way out -
+
+
+def test_a_body_that_no_key_opens_fails_alone(bare: Bare) -> None:
+    bare.rows(3)
+    with bare.database.transaction() as connection:
+        connection.execute(text("UPDATE outbox SET body = x'00' WHERE id = 1"))
+        connection.execute(update(TABLE).where(TABLE.c.id == 2).values(body="no JSON"))
+    channel = MemoryChannel()
+    drain(bare, channel)
+    with bare.database.engine.connect() as connection:
+        rows = connection.execute(text("SELECT state, reason FROM outbox ORDER BY id")).all()
+    assert [tuple(row) for row in rows] == [
+        ("failed", "unreadable"),
+        ("failed", "unreadable"),
+        ("sent", ""),
+    ]
+
+
+def test_a_letter_that_one_persons_file_breaks_reaches_the_others(bare: Bare) -> None:
+    letter(bare, 4)
+    drain(bare, MemoryChannel())
+    assert [(row.person_id, row.state) for row in bare.all()] == [
+        (1, "sent"),
+        (2, "sent"),
+        (3, "failed"),
+        (4, "sent"),
+    ]
+
+
+def test_a_database_in_trouble_while_wording_fails_no_letter(bare: Bare) -> None:
+    letter(bare, 2)
+    broken = [True]
+
+    def fault(_c: object, _cursor: object, statement: str, *_rest: object) -> None:
+        if statement == "SELECT 1" and broken:
+            broken.clear()
+            raise OperationalError(statement, {}, Exception("the server is gone"))
+
+    event.listen(bare.database.engine, "before_cursor_execute", fault)
+    drain(bare, MemoryChannel())
+    drain(bare, MemoryChannel())
+    assert bare.states() == {"sent": 2}
+
+
+def test_patience_without_end_is_cut_to_a_day(bare: Bare) -> None:
+    bare.rows(1)
+    drain(bare, MemoryChannel(failures=[SendError("flood", retry_after=1e15)]))
+    assert [(row.state, row.not_before) for row in bare.all()] == [
+        ("queued", NOON + timedelta(days=1))
+    ]
+
+
+def test_a_refused_token_spends_no_tries(bare: Bare) -> None:
+    bare.rows(1)
+    for _try in range(6):
+        drain(bare, MemoryChannel(failures=[SendError("token", stop_channel=True)]))
+        bare.clock.advance(minutes=10)
+        with bare.database.transaction() as connection:
+            connection.execute(update(LANES).values(blocked_until=0))
+    assert [(row.state, row.attempts) for row in bare.all()] == [("queued", 0)]
+
+
+def test_a_result_is_written_down_though_the_lane_could_not_be_blocked(bare: Bare) -> None:
+    bare.rows(1)
+
+    def fault(_c: object, _cursor: object, statement: str, *_rest: object) -> None:
+        if "SET blocked_until" in statement:
+            raise OperationalError(statement, {}, Exception("the server is gone"))
+
+    event.listen(bare.database.engine, "before_cursor_execute", fault)
+    drain(bare, MemoryChannel(failures=[SendError("flood", retry_after=30.0)]))
+    assert bare.states() == {"queued": 1}
+
+
+def test_stopping_in_the_middle_of_the_gate_leaves_nothing_in_doubt(bare: Bare) -> None:
+    bare.rows(60)
+    channel = MemoryChannel()
+
+    async def run() -> None:
+        one = delivery(bare, channel)
+        task = asyncio.create_task(one.run())
+        while one._exchanging is None or one._exchanging.done():
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(run())
+    assert set(bare.states()) <= {"sent", "queued"}
+    assert bare.states().get("sent", 0) == len(channel.sent)
+
+
+def test_a_letter_stops_where_its_readers_night_begins(bare: Bare) -> None:
+    letter(bare, 5)
+    with bare.database.transaction() as connection:
+        for person, zone in ((4, "America/New_York"), (5, "Europe/London")):
+            connection.execute(
+                update(Person).where(Person.__table__.c.id == person).values(timezone=zone)  # type: ignore[attr-defined]
+            )
+    bare.clock.set(datetime(2026, 3, 12, 21, 30, tzinfo=BEIJING))
+    drain(bare, MemoryChannel())
+    morning = datetime(2026, 3, 13, 8, 30, tzinfo=BEIJING)
+    assert [(row.person_id, row.state, row.not_before) for row in bare.all()] == [
+        (1, "queued", morning),
+        (2, "queued", morning),
+        (3, "failed", NOON),
+        (4, "sent", NOON),
+        (5, "sent", NOON),
+    ]
+
+
+def test_a_database_clock_set_back_a_day_stops_no_lane(bare: Bare) -> None:
+    bare.lane(gap_ms=40)
+    bare.rows(3)
+    with bare.database.transaction() as connection:
+        tomorrow = mailbox.database_millis(connection) + 86_400_000
+        connection.execute(update(LANES).values(tat=tomorrow))
+        assert len(mailbox.claim(connection, "memory:bulk", "w", NOON, 10)) == 3
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda c: mailbox.sweep(c, "w", timedelta(seconds=10), alone=False),
+        lambda c: mailbox.release_unknown(c, "w", [1]),
+        lambda c: mailbox.suppress_person(c, 1, "consent"),
+        lambda c: mailbox.suppress_channel(c, 1, ["memory:bulk"], "consent", "answer"),
+        lambda c: mailbox.expire_overdue(c, NOON),
+        lambda c: mailbox.due_lanes(c, NOON),
+        lambda c: mailbox.claim(c, "memory:bulk", "w", NOON, 10),
+        lambda c: mailbox.reopen(c, ["memory:t:u1"]),
+    ],
+    ids=["sweep", "release", "person", "channel", "expiry", "lanes", "claim", "window"],
+)
+def test_nothing_on_the_way_out_reads_the_whole_ledger(
+    bare: Bare, work: Callable[[Any], object]
+) -> None:
+    statements: list[tuple[str, Any]] = []
+
+    def note(_c: object, _cursor: object, statement: str, values: Any, *_rest: object) -> None:
+        if "outbox" in statement and not statement.startswith("EXPLAIN"):
+            statements.append((statement, values))
+
+    event.listen(bare.database.engine, "before_cursor_execute", note)
+    with bare.database.transaction() as connection:
+        work(connection)
+        assert statements
+        for statement, values in list(statements):
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
+            assert [row for row in plan if row.detail == "SCAN outbox"] == [], statement
