@@ -6,11 +6,12 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, event
 from sqlmodel import Session, select
 
 from bot.errors import UserError
@@ -229,20 +230,20 @@ class _Model:
 
     def step(self, person_id: int, wish: Wish | int) -> None:
         self.now += timedelta(seconds=1)
-        event = locked_event(self.session, 1)
+        meeting = locked_event(self.session, 1)
         before = {r.id: (r.state, r.queued_at) for r in rsvps_of(self.session, 1)}
         free_to_grow = True
         if isinstance(wish, int):
             if wish >= seats.taken(rsvps_of(self.session, 1)):
-                event.capacity = wish
-                self.session.add(event)
+                meeting.capacity = wish
+                self.session.add(meeting)
         else:
             try:
-                seats.answer(self.session, event, person_id, wish, self.now)
+                seats.answer(self.session, meeting, person_id, wish, self.now)
             except UserError:
                 free_to_grow = False
-        lucky = seats.move_up(self.session, event, NOON.date())
-        self._holds(event, before, lucky, changed=free_to_grow)
+        lucky = seats.move_up(self.session, meeting, NOON.date())
+        self._holds(meeting, before, lucky, changed=free_to_grow)
 
     def _holds(
         self, event: Event, before: dict[int | None, tuple[str, datetime]], lucky: list[Rsvp],
@@ -351,25 +352,39 @@ def test_two_leaving_at_once_move_up_two_and_neither_twice(bare: Bare) -> None:
     assert sorted(moved) == people[2:4]
 
 
-def test_a_word_to_somebody_who_is_speaking_does_not_wait_for_them(
+def test_moving_somebody_up_does_not_wait_for_what_they_are_just_saying(
     make_world: Callable[..., World], postgres_url: str
 ) -> None:
-    """The one who leaves holds the event, the one who moves up holds their own row."""
+    """The one who leaves holds the event, the one who moves up is held by their own message."""
     world = make_world(start="2026-06-20 10:00", url=postgres_url)
     staff = world.grant("小王", "coordinator")
-    ids = register_many(world, 2, homes=DEEP_HOME)
+    register_many(world, 2, homes=DEEP_HOME)
     with world.database.session() as session:
         session.add(_event(1, staff))
     _come(world, 0, 1)
     _come(world, 1, 1)
     world.talk(who(0), "改回执", "不能来")
-    lock = world.app.dispatcher._statements.lock
-    with world.database.transaction() as connection:
-        connection.execute(lock, {"people": [ids[1]]})
-        done = threading.Thread(target=world.says, args=(who(0), "确认"))
-        done.start()
-        done.join(timeout=10)
-        assert not done.is_alive()
+    replica = make_world(start="2026-06-20 10:00", url=postgres_url)
+    replica._numbers = 1000
+    locked, go_on = threading.Event(), threading.Event()
+
+    def pause(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        if "FROM person" in statement and " FOR " in statement:
+            locked.set()
+            go_on.wait(timeout=20)
+
+    event.listen(replica.database.engine, "after_cursor_execute", pause)
+    speaking = threading.Thread(target=replica.says, args=(who(1), "活动"))
+    leaving = threading.Thread(target=world.says, args=(who(0), "确认"))
+    speaking.start()
+    assert locked.wait(timeout=20)
+    leaving.start()
+    leaving.join(timeout=10)
+    waited = leaving.is_alive()
+    go_on.set()
+    speaking.join()
+    leaving.join()
+    assert not waited
     assert _states(world) == [("not_coming", 0), ("coming", 1)]
 
 
