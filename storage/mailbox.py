@@ -792,22 +792,6 @@ def suppress_channel(
     ).rowcount
 
 
-_REOPEN = (
-    update(TABLE)
-    .where(
-        TABLE.c.address.in_(bindparam("addresses", expanding=True)),
-        _in_state(State.DEFERRED),
-        TABLE.c.reason == "window",
-    )
-    .values(state=State.QUEUED, reason="")
-)
-
-
-def reopen(connection: Connection, addresses: Sequence[str]) -> int:
-    """The people at these addresses have spoken: what waited for their window may go."""
-    return connection.execute(_REOPEN, {"addresses": list(addresses)}).rowcount
-
-
 def progress(connection: Connection, campaign_id: int) -> dict[tuple[State, str], int]:
     """How many rows of a campaign are in which state for which reason."""
     rows = connection.execute(

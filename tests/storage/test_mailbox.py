@@ -9,6 +9,7 @@ from sqlalchemy import select, text
 
 from storage import mailbox
 from storage.campaigns import Campaign
+from storage.hotpath import HotPath
 from storage.mailbox import TRANSITIONS, Outcome, State
 from storage.people import ConsentEntry, Contact, record_consent, unsubscribe
 from tests.bare import NOON, Bare
@@ -163,7 +164,7 @@ def test_a_closed_window_defers_until_the_person_speaks(bare: Bare) -> None:
     assert gate(bare, claim(bare)) == set()
     assert [(row.state, row.reason) for row in bare.all()] == [("deferred", "window")]
     with bare.database.transaction() as connection:
-        assert mailbox.reopen(connection, [address]) == 1
+        HotPath(connection).reopen([address])
     assert bare.states() == {"queued": 1}
 
 

@@ -1,0 +1,142 @@
+"""What every message reads and writes, in the driver's own words.
+
+A handful of statements a batch, written out once: SQLAlchemy's compiler and its row objects would
+cost as much as the work itself. Rows go in and come out as tuples in the order of the columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from storage.columns import ring_of, to_millis
+from storage.mailbox import State
+
+_SEEN = "SELECT key, reply FROM inbox WHERE key IN ({among})"
+_CONTACTS = "SELECT address, id, person_id FROM contact WHERE address IN ({among})"
+# A row of the outbox for somebody who is just speaking need not wait for them: NO KEY.
+_LOCK = "SELECT id FROM person WHERE id IN ({among}) ORDER BY id FOR NO KEY UPDATE"
+_ROLES = (
+    "SELECT person_id, role, unit_id, team_id, expires_at FROM role_grant "
+    "WHERE person_id IN ({among}) AND revoked_at IS NULL"
+)
+_DRAFTS = (
+    "SELECT person_id, form, parked, state, expires_at FROM draft "
+    "WHERE person_id IN ({among}) ORDER BY updated_at"
+)
+_FORGET = "DELETE FROM draft WHERE person_id = ? AND form = ?"
+_KEEP = (
+    "INSERT INTO draft (person_id, form, parked, state, updated_at, expires_at) "
+    "VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (person_id, form) DO UPDATE SET "
+    "parked = excluded.parked, state = excluded.state, updated_at = excluded.updated_at, "
+    "expires_at = excluded.expires_at"
+)
+# A tap on a menu opens a minute; it must not end the two days that a message opened.
+_WINDOW = (
+    "UPDATE contact SET "
+    "window_left = CASE WHEN window_until > ? AND window_left > ? THEN window_left ELSE ? END, "
+    "window_until = CASE WHEN window_until > ? THEN window_until ELSE ? END, "
+    "last_seen_at = ?, reachable = ? WHERE id = ?"
+)
+_REOPEN = (
+    f"UPDATE outbox SET state = '{State.QUEUED}', reason = '' "  # noqa: S608  # our own words
+    "WHERE address IN ({among}) "
+    f"AND outbox.state IN ('{State.DEFERRED}') AND reason = 'window'"
+)
+_REMEMBER = "INSERT INTO inbox (key, person_id, received_at, reply) VALUES (?, ?, ?, ?)"
+
+
+class HotPath:
+    """The statements on one connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._sqlite = connection.dialect.name == "sqlite"
+        self._ring = ring_of(connection.dialect)
+
+    def seen(self, keys: Sequence[str]) -> dict[str, str | None]:
+        """Of these inbox keys those known, with the reply that was given."""
+        rows = self._among(_SEEN, keys)
+        return {key: None if reply is None else self._ring.open(reply) for key, reply in rows}
+
+    def contacts(self, addresses: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """Address → (contact id, person id), where known."""
+        rows = self._among(_CONTACTS, addresses)
+        return {address: (contact, person) for address, contact, person in rows}
+
+    def lock(self, people: Sequence[int]) -> None:
+        """Hold these people until the transaction ends; SQLite's one writer holds everybody."""
+        if not self._sqlite:
+            self._among(_LOCK, people)
+
+    def roles(self, people: Sequence[int], now: datetime) -> list[tuple[Any, ...]]:
+        """(person, role, unit, team) of every live grant."""
+        moment = to_millis(now)
+        return [row[:4] for row in self._among(_ROLES, people) if row[4] is None or row[4] > moment]
+
+    def drafts(self, people: Sequence[int], now: datetime) -> Iterable[tuple[int, str, bool, str]]:
+        """(person, form, parked, state) of every draft that has not expired, oldest first."""
+        moment = to_millis(now)
+        for person, form, parked, state, expires in self._among(_DRAFTS, people):
+            if expires > moment:
+                yield person, form, bool(parked), self._ring.open(state)
+
+    def forget_drafts(self, rows: Sequence[tuple[int, str]]) -> None:
+        """Delete drafts by (person, form)."""
+        self._many(_FORGET, rows)
+
+    def keep_drafts(self, rows: Sequence[tuple[int, str, bool, str, datetime, datetime]]) -> None:
+        """Insert or bring up to date (person, form, parked, state, updated, expires)."""
+        seal = self._ring.seal
+        self._many(
+            _KEEP,
+            [
+                (person, form, parked, seal(state), to_millis(updated), to_millis(expires))
+                for person, form, parked, state, updated, expires in rows
+            ],
+        )
+
+    def open_windows(self, rows: Sequence[tuple[int, datetime, int, datetime]]) -> None:
+        """(contact, until, messages left, now): a larger window that still stands is kept."""
+        made = []
+        for contact, until, left, at in rows:
+            end, moment = to_millis(until), to_millis(at)
+            made.append((moment, left, left, end, end, moment, True, contact))
+        self._many(_WINDOW, made)
+
+    def reopen(self, addresses: Sequence[str]) -> None:
+        """What waited for these people to speak may go."""
+        if addresses:
+            self._run(_REOPEN.format(among=self._marks(len(addresses))), tuple(addresses))
+
+    def remember(self, rows: Sequence[tuple[str, int | None, datetime, str | None]]) -> None:
+        """Write (key, person, received, reply) into the inbox; a known key is an error."""
+        seal = self._ring.seal
+        self._many(
+            _REMEMBER,
+            [
+                (key, person, to_millis(at), None if reply is None else seal(reply))
+                for key, person, at, reply in rows
+            ],
+        )
+
+    def _among(self, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        if not values:
+            return []
+        found = self._run(statement.format(among=self._marks(len(values))), tuple(values))
+        return [tuple(row) for row in found]
+
+    def _marks(self, count: int) -> str:
+        return ", ".join(["?"] * count)
+
+    def _many(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        if rows:
+            self._run(statement, list(rows))
+
+    def _run(self, statement: str, arguments: Any) -> Any:
+        if not self._sqlite:
+            statement = statement.replace("?", "%s")
+        return self._connection.exec_driver_sql(statement, arguments)
