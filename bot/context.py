@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from sqlmodel import Session
 
 from bot.clock import BEIJING, Clock, beijing
-from bot.forms import WITHHELD, Dialog, DraftState, Form
+from bot.forms import UNDER, WITHHELD, Dialog, DraftState, Form
 from bot.messages import Address, Inbound, Reply, dump_reply
 from storage.audit import AuditEntry
 from storage.columns import KeyRing
@@ -103,6 +103,7 @@ class Context:
 
     `session` sees committed work and this handler's own writes; it opens when first asked for.
     Whatever is sent to others with `send` becomes a row of the outbox in the same transaction.
+    `under` is the word of the command being done, if it needs a role: forms it opens need it too.
     """
 
     def __init__(
@@ -121,6 +122,7 @@ class Context:
         self.roles: Sequence[Role] = sender.roles
         self.drafts: dict[str, DraftState] = dict(sender.drafts)
         self.open_form: str | None = sender.open_form
+        self.under = ""
         self.now = now
         self.outgoing: list[dict[str, Any]] = []
         self._session: Session | None = None
@@ -197,6 +199,8 @@ class Context:
     ) -> Reply:
         """Open a form and ask its first question; a form already open is parked."""
         known = dict(facts or {})
+        if self.under:
+            known[UNDER] = self.under
         boundary = self.boundary
         if boundary is not None:
             instead = boundary.form(self, form)

@@ -26,6 +26,9 @@ Answers = dict[str, Any]
 WITHHELD = "!withheld"
 """The fact of a form that lists the questions not asked where it was begun."""
 
+UNDER = "!under"
+"""The fact of a form that names the command, not everybody's, under which it was begun."""
+
 REVIEW = "!review"
 PENDING = "!pending"
 LIST_END = frozenset(
