@@ -32,6 +32,7 @@ from handlers.roles import STAFF, Role
 from handlers.segments import Segment, people_of
 from storage import mailbox
 from storage.approvals import Approval
+from storage.audit import VIEWED
 from storage.campaigns import Campaign, CampaignState
 from storage.events import Event, Rsvp, RsvpState
 from storage.jobs import Job
@@ -203,12 +204,18 @@ def _object(campaign: Campaign) -> str:
 
 
 def find(session: Session, said: str) -> Campaign:
-    """A campaign by what somebody typed (B-0001, b1, 1); raises UserError."""
+    """A campaign by what somebody typed (B-0001, b1, 1), held until it is done with.
+
+    Raises UserError.
+    """
     found = re.fullmatch(r"[Bb]?\s*[-－—]?\s*(\d{1,8})", said.strip())
     campaign = (
         found
         and session.exec(
-            select(Campaign).where(Campaign.number == f"B-{int(found[1]):04d}")
+            select(Campaign)
+            .where(Campaign.number == f"B-{int(found[1]):04d}")
+            .with_for_update(key_share=True)  # its rows may be written meanwhile
+            .execution_options(populate_existing=True)
         ).first()
     )
     if not campaign:
@@ -273,7 +280,7 @@ def preview(context: Context, campaign: Campaign, count: int = 4) -> Reply:
         size = f"{len(one.text)} 字、{len(one.text.encode())} 字节"
         parts.append(Part(f"【{one.why}　{size}】\n{one.text}"))
         context.audit(
-            "member.view", f"person:{one.reader.person_id}", f"预览 {campaign.number or '草稿'}"
+            VIEWED, f"person:{one.reader.person_id}", f"预览 {campaign.number or '草稿'}"
         )
     return Reply((*parts, Part(check(campaign, session, people, now).words)))
 
@@ -542,7 +549,7 @@ def _pick(context: Context, argument: str, states: Sequence[CampaignState], what
     if len(found) > 1:
         listed = "\n".join(f"{c.number}　{c.title}" for c in found[:9])
         raise UserError(f"有{len(found)}个群发，请带上编号再说一次：\n{listed}")
-    return found[0]
+    return find(context.session, found[0].number)
 
 
 @command("群发 进度", help="群发 进度 B-0001：看发到哪了", section="统筹", roles=STAFF,

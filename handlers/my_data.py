@@ -17,12 +17,11 @@ from handlers.forms.cities import zone_city
 from handlers.forms.correction import ITEMS, begin_correction, item_called, shown
 from handlers.purposes import PROFILE, TOPICS
 from handlers.roles import ROLE_WORDS, Role
-from storage.audit import AuditEntry
+from storage.audit import VIEWED, AuditEntry
 from storage.people import ALL_TOPICS, ConsentNow, OneTimeCode, unsubscribed
 from storage.privacy import Section, export_person
 from storage.profiles import MemberProfile
 
-VIEWED = "profile.view"  # the audit's word when staff read somebody's file: object `person:<id>`
 VIEWS_SHOWN = timedelta(days=365)
 EXPORT_PAGE = "export"
 _PLUMBING = re.compile(r"(?:inbox|outbox|draft|job)\.|.*_digest$")

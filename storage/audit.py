@@ -10,6 +10,7 @@ from sqlmodel import Field, Session, SQLModel, col, select
 
 from storage.columns import UtcDateTime
 
+VIEWED = "profile.view"  # staff read somebody's file: object `person:<id>`, and why
 SEAL_BATCH = 500
 SETTLED = timedelta(minutes=5)  # by then a transaction that took a lower number has committed
 

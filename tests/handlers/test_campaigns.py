@@ -21,7 +21,7 @@ from handlers.place import Place, place_of
 from handlers.purposes import NEWS, POLICY
 from handlers.segments import Segment
 from storage import mailbox
-from storage.audit import AuditEntry
+from storage.audit import VIEWED, AuditEntry
 from storage.campaigns import Campaign, CampaignState
 from storage.mailbox import Outbox, State
 from storage.people import ConsentNow, Contact
@@ -406,7 +406,7 @@ def test_looking_at_real_letters_is_noted(make_world: Callable[..., World]) -> N
     world = _office(make_world, 10)
     world.talk("小王", "群发", "3", "政策更新", "已更新。", "全体", "预览")
     with world.database.reading() as session:
-        seen = session.exec(select(AuditEntry).where(AuditEntry.action == "member.view")).all()
+        seen = session.exec(select(AuditEntry).where(AuditEntry.action == VIEWED)).all()
     assert [entry.reason for entry in seen] == ["预览 草稿"] * 3
 
 
