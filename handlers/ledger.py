@@ -54,6 +54,7 @@ MILESTONES = {
     Stage.STARTED: Milestone.STARTED,
     Stage.PRODUCED: Milestone.PRODUCED,
 }
+FIRST_YEAR = 2000
 _MONTH = re.compile(r"(?:(\d{4})[年-])?([0-9一二三四五六七八九十]{1,2})(?:月份?)?")
 _QUARTER = re.compile(r"(?:(\d{4})年?)?(?:[Qq]([1-4])|第?([一二三四1-4])季度?)")
 _HALF = re.compile(r"(?:(\d{4})年?)?(?:[Hh]([12])|([上下])半年)")
@@ -97,7 +98,7 @@ def parse_month(text: str, today: date) -> Month:
     if found is None or number is None or not 1 <= number <= 12:
         raise UserError(f"没认出月份「{text}」，请写成「3月」或「2026-03」。")
     if found[1]:
-        return Month(int(found[1]), number)
+        return Month(_year(found[1], today), number)
     return Month(today.year if number <= today.month else today.year - 1, number)
 
 
@@ -117,7 +118,7 @@ def parse_period(text: str, today: date) -> ReportPeriod:
         number = int(found[2]) if found[2] else "上下".index(found[3]) + 1
         return _begun(Period.HALF_YEAR, found[1], number, today)
     if found := _YEAR.fullmatch(said):
-        return ReportPeriod(Period.YEAR, int(found[1] or today.year))
+        return ReportPeriod(Period.YEAR, _year(found[1] or str(today.year), today))
     try:
         month = parse_month(said, today)
     except UserError:
@@ -130,10 +131,17 @@ def parse_period(text: str, today: date) -> ReportPeriod:
 def _begun(period: Period, year: str | None, number: int, today: date) -> ReportPeriod:
     """The named period; without a year the latest one that has begun."""
     if year:
-        return ReportPeriod(period, int(year), number)
+        return ReportPeriod(period, _year(year, today), number)
     this_year = ReportPeriod(period, today.year, number)
     begun = this_year.months[0].first_day <= today
     return this_year if begun else ReportPeriod(period, today.year - 1, number)
+
+
+def _year(text: str, today: date) -> int:
+    """A year somebody may mean; raises UserError."""
+    if not FIRST_YEAR <= int(text) <= today.year + 1:
+        raise UserError(f"年份「{text}」不对，请写{FIRST_YEAR}到{today.year + 1}之间的年份。")
+    return int(text)
 
 
 def month_ended(today: date) -> Month:

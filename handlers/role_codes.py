@@ -2,6 +2,7 @@
 
 # Lambdas in annotations must be real objects: no `from __future__ import annotations` here.
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Self
@@ -31,6 +32,7 @@ BOOTSTRAP = (Role.COORDINATOR, Role.ADMIN)
 """Of these the command line makes only the first one."""
 
 LONGEST_CALLED = 20
+_GRANT = re.compile(r"[0-9]{1,9}")
 NOBODY = "都不是"
 
 
@@ -175,7 +177,7 @@ ROLE_REQUEST = Approvable("role", "授予角色", _show_request, _granted, _refu
 def take_back(context: Context, argument: str) -> Reply:
     """`角色 撤销 3`: at once, by the grant's number."""
     number = argument.strip()
-    grant = context.session.get(Grant, int(number)) if number.isdecimal() else None
+    grant = context.session.get(Grant, int(number)) if _GRANT.fullmatch(number) else None
     if grant is None or grant.revoked_at is not None:
         raise UserError("请写编号，如「角色 撤销 3」；编号回「角色」可以看到。")
     if grant.role == Role.COORDINATOR:

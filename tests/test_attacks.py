@@ -12,21 +12,25 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text, update
 from sqlalchemy.exc import OperationalError
+from sqlmodel import select
 
 from bot.catalog import Catalog
 from bot.clock import BEIJING
 from bot.commands import Content, Purpose
 from bot.delivery import Delivery
+from bot.dispatch import dump_draft, load_draft
 from bot.errors import SendError
 from bot.messages import say
 from handlers.place import PLACES
 from handlers.roles import POLICY
 from storage import mailbox
 from storage.campaigns import Campaign
+from storage.dialogs import Draft
+from storage.hotpath import HotPath
 from storage.mailbox import LANES, TABLE
-from storage.people import Person
+from storage.people import Person, revoke
 from tests.bare import NOON, Bare
-from tests.world import MemoryChannel
+from tests.world import MemoryChannel, World
 
 LETTER = Purpose("letter", "节日信")
 
@@ -212,7 +216,7 @@ def test_a_database_clock_set_back_a_day_stops_no_lane(bare: Bare) -> None:
         lambda c: mailbox.expire_overdue(c, NOON),
         lambda c: mailbox.due_lanes(c, NOON),
         lambda c: mailbox.claim(c, "memory:bulk", "w", NOON, 10),
-        lambda c: mailbox.reopen(c, ["memory:t:u1"]),
+        lambda c: HotPath(c).reopen(["memory:t:u1"]),
     ],
     ids=["sweep", "release", "person", "channel", "expiry", "lanes", "claim", "window"],
 )
@@ -232,3 +236,85 @@ def test_nothing_on_the_way_out_reads_the_whole_ledger(
         for statement, values in list(statements):
             plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
             assert [row for row in plan if row.detail == "SCAN outbox"] == [], statement
+
+
+# - roles that end while a form is open -
+
+
+@pytest.mark.parametrize("until", ["revoked", "expired"])
+def test_whoever_is_no_coordinator_any_more_cannot_go_on_with_a_coordinators_form(
+    world: World, until: str
+) -> None:
+    person = world.grant("小王", "coordinator", expires_at=world.clock.now() + timedelta(days=2))
+    assert "类型" in world.says("小王", "群发")
+    if until == "revoked":
+        with world.database.session() as session:
+            revoke(session, person, "coordinator", world.clock.now())
+    else:
+        world.clock.advance(days=3)
+    assert "由统筹员使用" in world.says("小王", "3")
+    assert "没有填到一半的表" in world.says("小王", "继续")
+
+
+def test_a_parked_form_is_not_continued_without_its_role(world: World) -> None:
+    person = world.grant("小王", "coordinator")
+    world.talk("小王", "群发", "登记")
+    with world.database.session() as session:
+        revoke(session, person, "coordinator", world.clock.now())
+    world.says("小王", "取消")
+    assert "由统筹员使用" in world.says("小王", "继续")
+
+
+def test_a_form_opened_by_everybodys_command_asks_for_no_role(world: World) -> None:
+    person = world.grant("小王", "coordinator")
+    first = world.says("小王", "登记")
+    with world.database.session() as session:
+        revoke(session, person, "coordinator", world.clock.now())
+    assert first
+    assert "由统筹员使用" not in world.says("小王", "同意")
+
+
+# - forms that broke -
+
+
+def test_a_draft_that_a_release_can_no_longer_read_is_put_away(world: World) -> None:
+    world.talk("小王", "登记", "同意")
+    person = world.person("小王")
+    with world.database.session() as session:
+        draft = session.exec(select(Draft).where(Draft.person_id == person)).one()
+        state = load_draft(draft.form, draft.state)
+        draft.form, draft.state = "did_you_mean", dump_draft(replace(state, asked="yes", facts={}))
+        session.add(draft)
+    assert "打不开了，已收起" in world.says("小王", "是")
+    assert "打不开了" not in world.says("小王", "菜单")
+
+
+def test_an_answer_of_a_hundred_thousand_characters_is_not_read(world: World) -> None:
+    world.talk("小王", "登记", "同意")
+    assert "请分几次发" in world.says("小王", "9" * 100_000)
+    assert world.says_in_group("小王", "9" * 100_000) == ""
+    assert "请分几次发" not in world.says("小王", "是")
+
+
+@pytest.mark.parametrize("number", ["9" * 4000, "²", "٣", "0"])
+def test_numbers_beyond_reason_are_answered(world: World, number: str) -> None:
+    for role in ("coordinator", "admin"):
+        world.grant("小王", role)
+    for word in (
+        "角色 撤销",
+        "群发",
+        "群发 进度",
+        "同意",
+        "认定 P01 3月",
+        "目标 T1",
+        "最低天数 2月",
+    ):
+        assert "出了点问题" not in world.says("小王", f"{word} {number}"), word
+
+
+@pytest.mark.parametrize("month", ["0000年1月", "9999年12月", "0000", "0000年一季度"])
+def test_years_that_never_were_are_answered(world: World, month: str) -> None:
+    world.grant("小王", "coordinator")
+    world.grant("小王", "team_leader")
+    for word in ("通报", "通报 发布", "迟报", "催报", "冻结", "月报 查看", "补报", "排名"):
+        assert "出了点问题" not in world.says("小王", f"{word} {month}"), word

@@ -47,6 +47,10 @@ _ABOUT = re.compile(r"^(?:大约|大概|差不多|约|共|一共|总共|人民�
 _MONEY_EXAMPLE = "「8000」（即8000万元）「1.2亿」或「3500万」"
 
 
+MOST_YUAN = 10**13
+"""10万亿元: more than any project of a county could ever need."""
+
+
 def parse_money(text: str) -> int | Miss:
     """Return an amount in yuan; a bare number means 万元, as reports do.
 
@@ -67,6 +71,8 @@ def parse_money(text: str) -> int | Miss:
         return Miss(f"没认出金额，请发数字，单位万元，如{_MONEY_EXAMPLE}。")
     if isinstance(yuan, Miss):
         return yuan
+    if yuan >= MOST_YUAN:
+        return Miss(f"金额大得不像真的，请核对后重新发，如{_MONEY_EXAMPLE}。")
     if yuan % 100:
         return Miss(f"金额以万元为单位，最多两位小数，请重新发，如{_MONEY_EXAMPLE}。")
     return int(yuan)
