@@ -159,7 +159,8 @@ def _serve(
             typer.echo(f"已启动：{address}；渠道：{named}。{_telegram(settings)}按 Ctrl-C 停止。")
             sys.stdout.flush()
 
-        asyncio.run(web.serve(app, listening, roles, started=started))
+        with asyncio.Runner(loop_factory=web.new_loop) as runner:
+            runner.run(web.serve(app, listening, roles, started=started))
 
 
 def _telegram(settings: Settings) -> str:

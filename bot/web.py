@@ -7,6 +7,7 @@ import base64
 import errno
 import hashlib
 import hmac
+import importlib
 import json
 import os
 import secrets
@@ -304,6 +305,16 @@ def _download(part: Part) -> Response:
 
 
 # - the server -
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """The quick event loop where there is one for this system, Python's own elsewhere."""
+    try:
+        uvloop = importlib.import_module("uvloop")
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
 
 
 def listen(host: str, port: int) -> socket.socket:
