@@ -37,7 +37,7 @@ help:
 	@echo "make test      run every test that needs no credentials (ARGS='-k letter')"
 	@echo "make check     lint, types, layers"
 	@echo "make bench     run the benchmarks and long trials (NAME=inbound|delivery|soak|...)"
-	@echo "make docs      write the generated parts of docs/"
+	@echo "make docs      write the generated parts of docs/ (ARGS=--pictures: the screenshots too)"
 	@echo "make lock      renew the exact versions in requirements*.txt (needs uv)"
 	@echo "make clean     remove what the other words made"
 
