@@ -23,13 +23,15 @@ FAILURES = {
     Trouble.ANSWER_LOST: SendError("no_answer", unknown=True),
     Trouble.NO_ANSWER: SendError("no_answer", unknown=True),
 }
+TROUBLES = frozenset(FAILURES)
+WEBHOOK = False
 
 
 class OnMemory:
     """Answers are kept beside what was sent."""
 
     secrets = ()
-    troubles = frozenset(FAILURES)
+    troubles = TROUBLES
     webhook = ""
 
     def __init__(self, folder: Path) -> None:

@@ -29,6 +29,8 @@ FAULTS: dict[Trouble, tuple[What, When, float]] = {
     Trouble.ANSWER_LOST: ("cut", "after", 0),
     Trouble.NO_ANSWER: ("stall", "after", 0),
 }
+TROUBLES = frozenset(FAULTS)
+WEBHOOK = False
 
 
 def telegram_settings(folder: Path, api_base: str, **values: str) -> Settings:
@@ -47,7 +49,7 @@ class OnTelegram:
     """People use their phones; updates are fetched and the outbox is drained in one go."""
 
     secrets = (emulated.TOKEN, emulated.TOKEN.partition(":")[2])
-    troubles = frozenset(FAULTS)
+    troubles = TROUBLES
     webhook = ""
 
     def __init__(self, platforms: Platforms, folder: Path, known: Catalog, **values: str) -> None:

@@ -34,6 +34,8 @@ FAULTS: dict[Trouble, tuple[What, When, float]] = {
     Trouble.ANSWER_LOST: ("cut", "after", 0),
     Trouble.NO_ANSWER: ("stall", "after", 0),
 }
+TROUBLES = frozenset(FAULTS) | {Trouble.NOT_SENT}
+WEBHOOK = True
 PROMPTLY = 20.0  # real seconds after which a test is told that nothing comes any more
 SHORT = aiohttp.ClientTimeout(sock_connect=1, sock_read=0.3)
 
@@ -55,7 +57,7 @@ def wechat_settings(folder: Path, account: Account, api_base: str, **values: str
 class OnWeChat:
     """Members use their phones; the platform calls us and is called."""
 
-    troubles = frozenset(FAULTS) | {Trouble.NOT_SENT}
+    troubles = TROUBLES
 
     def __init__(self, platforms: Platforms, channel: WeChatChannel, app: App, url: str) -> None:
         self.platforms = platforms
