@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import UniqueConstraint
+from sqlalchemy import BigInteger, UniqueConstraint
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from storage.columns import UtcDateTime, personal
@@ -56,7 +56,7 @@ class TeamTarget(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
     team_id: int = Field(foreign_key="field_team.id")
     year: int
-    target_yuan: int
+    target_yuan: int = Field(sa_type=BigInteger)
     batch: str = ""
 
 

@@ -7,7 +7,7 @@ when a team member leaves.
 from datetime import date, datetime
 from enum import StrEnum
 
-from sqlalchemy import UniqueConstraint
+from sqlalchemy import BigInteger, UniqueConstraint
 from sqlmodel import Field, Session, SQLModel, col, select
 
 from storage.columns import EncryptedText, UtcDateTime
@@ -57,8 +57,8 @@ class Project(SQLModel, table=True):
     team_id: int = Field(foreign_key="field_team.id", index=True)
     name: str
     investor: str = ""
-    planned_yuan: int = 0
-    fixed_yuan: int = 0
+    planned_yuan: int = Field(default=0, sa_type=BigInteger)
+    fixed_yuan: int = Field(default=0, sa_type=BigInteger)
     stage: str = Stage.IN_TALKS
     talks_on: date | None = None
     signed_on: date | None = None
@@ -146,7 +146,7 @@ class Lead(SQLModel, table=True):
     name: str
     investor: str = ""
     content: str = ""
-    planned_yuan: int = 0
+    planned_yuan: int = Field(default=0, sa_type=BigInteger)
     needs: str = ""
     source: str = ""
     contact: str | None = Field(default=None, sa_type=EncryptedText)
@@ -179,8 +179,8 @@ class StageChange(SQLModel, table=True):
     to_stage: str
     happened_on: date
     formal: bool = True
-    planned_yuan: int | None = None
-    fixed_yuan: int | None = None
+    planned_yuan: int | None = Field(default=None, sa_type=BigInteger)
+    fixed_yuan: int | None = Field(default=None, sa_type=BigInteger)
     note: str = ""
     state: str = Field(default=ChangeState.PROPOSED, index=True)
     proposed_by: int | None = Field(default=None, foreign_key="person.id")
@@ -199,8 +199,8 @@ class ReportedFunds(SQLModel, table=True):
     report_id: int = Field(foreign_key="report.id", index=True)
     project_id: int = Field(foreign_key="project.id", index=True)
     month: str = Field(index=True)
-    fixed_yuan: int
-    other_yuan: int
+    fixed_yuan: int = Field(sa_type=BigInteger)
+    other_yuan: int = Field(sa_type=BigInteger)
     note: str = ""
 
 
@@ -214,8 +214,8 @@ class Recognition(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
     project_id: int = Field(foreign_key="project.id", index=True)
     month: str = Field(index=True)
-    fixed_yuan: int
-    other_yuan: int
+    fixed_yuan: int = Field(sa_type=BigInteger)
+    other_yuan: int = Field(sa_type=BigInteger)
     basis: str
     reason: str = ""
     state: str = Field(default=ChangeState.PROPOSED, index=True)

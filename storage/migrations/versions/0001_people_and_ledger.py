@@ -577,7 +577,7 @@ def upgrade() -> None:
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("team_id", sa.Integer(), nullable=False),
         sa.Column("year", sa.Integer(), nullable=False),
-        sa.Column("target_yuan", sa.Integer(), nullable=False),
+        sa.Column("target_yuan", sa.BigInteger(), nullable=False),
         sa.Column("batch", sa.String(), nullable=False),
         sa.ForeignKeyConstraint(
             ["team_id"],
