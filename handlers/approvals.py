@@ -183,7 +183,10 @@ def reject(context: Context, argument: str) -> Reply:
     return _vote(context, found[0], agrees=False, reason=reason.strip())
 
 
-def _vote(context: Context, approval: Approval, *, agrees: bool, reason: str) -> Reply:
+def _vote(context: Context, seen: Approval, *, agrees: bool, reason: str) -> Reply:
+    approval = _held(context.session, seen)
+    if approval.state != ApprovalState.OPEN:
+        raise UserError(f"{approval.number.partition('#')[0]} 刚才已经有人办了。回「审批」看清单。")
     if approval.asked_by == context.person_id:
         raise UserError("不能审批自己提交的事项，须由另一位统筹员或领导审批。")
     votes = votes_of(context.session, approval)
@@ -223,6 +226,16 @@ def _vote(context: Context, approval: Approval, *, agrees: bool, reason: str) ->
     text = f"{approval.number} 已批准并锁定内容；任何改动都会使审批失效。"
     _tell_applicant(context, approval, text)
     return say(text) + done
+
+
+def _held(session: Session, approval: Approval) -> Approval:
+    """The request as it stands now, held: two votes at once are counted one after the other."""
+    return session.exec(
+        select(Approval)
+        .where(Approval.id == approval.id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).one()
 
 
 def _lacking(approval: Approval, votes: Sequence[ApprovalVote]) -> str:

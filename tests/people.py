@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 from datetime import timedelta
 
-from sqlalchemy import func, insert
+from sqlalchemy import func, insert, text
 from sqlmodel import select
 
 from storage.people import ConsentNow, Contact, Person, Unsubscription
@@ -118,4 +118,6 @@ def register_many(
             (Unsubscription, stopped),
         ):
             session.execute(insert(table), rows)
+        if not world.database.sqlite:
+            session.execute(text("SELECT setval('person_id_seq', max(id)) FROM person"))
     return [row["id"] for row in people]
