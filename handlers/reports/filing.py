@@ -18,7 +18,7 @@ from handlers.periods import Month
 from handlers.purposes import DUTY
 from handlers.reports import wording
 from handlers.reports.sheet import Move, Sheet
-from handlers.roles import Role, leaders_of, liaisons_of
+from handlers.roles import Role, leaders_of, liaisons_of, teams_of
 from storage.organisation import FieldTeam
 from storage.people import people_with_role
 from storage.reports import (
@@ -85,6 +85,8 @@ def submit(context: Context, sheet: Sheet) -> Reply:
             f"{sheet.month_name}月报已提交（{latest.number}），"
             f"要改请回「更正 月报 {sheet.month_name}」。"
         )
+    if team_id not in teams_of(context):
+        raise UserError(f"您已不在{sheet.facts['team']['name']}，这份月报没有提交。")
     if not leads_team(context, team_id):
         return _lay_before_leader(context, sheet, team_id)
     report = file(context, sheet, filed_by=context.person_id)
@@ -162,6 +164,7 @@ def file(context: Context, sheet: Sheet, *, filed_by: int, reason: str = "") -> 
     """
     session = context.session
     team_id, month = int(sheet.facts["team"]["id"]), str(sheet.month)
+    session.get_one(FieldTeam, team_id, with_for_update={"key_share": True})  # one at a time
     older = latest_report(session, team_id, month)
     version = older.version + 1 if older else 1
     if version != sheet.facts["version"]:
@@ -455,6 +458,8 @@ def _send(context: Context, report: Report, side: str, person_id: int, head: str
 
 def correct(context: Context, after: Sheet, reason: str) -> Reply:
     """File a correction with its reason; after the freeze a coordinator is asked first."""
+    if not leads_team(context, int(after.facts["team"]["id"])):
+        raise UserError(f"{after.facts['team']['name']}的月报由现任带队人更正，没有提交。")
     before = _corrected(context, after)
     if context.now > freeze(after.month):
         kept = prepare(context, after, CORRECTION, reason)

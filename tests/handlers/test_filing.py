@@ -16,6 +16,7 @@ from handlers.forms.fields import show_days
 from handlers.rankings import needs_sponsor
 from handlers.reports.reading import funds, leave, plain_wan, visits
 from storage.organisation import FieldTeam, MinimumDays, Unit
+from storage.people import revoke
 from storage.reports import (
     ChangeState,
     Lead,
@@ -694,3 +695,37 @@ def test_the_newest_version_is_what_others_see(world: World) -> None:
     numbers = select(Report.number).order_by(col(Report.version))
     with world.database.session() as session:
         assert session.exec(numbers).all() == ["YB-2026-03-T1-v1", "YB-2026-03-T1-v2"]
+
+
+# - whoever has left the team -
+
+
+def moved(world: World, who: str, role: str) -> None:
+    """Take somebody's role in the team away and give them the same in another."""
+    person, now = world.person(who), world.clock.now()
+    with world.database.session() as session:
+        revoke(session, person, role, now)
+        other = FieldTeam(code="T9", name="珠三角小分队", unit_id=1, center="广州市")
+        session.add(other)
+        session.flush()
+        team = other.id
+    world.grant(who, role, team_id=team)
+
+
+def test_a_member_who_moved_to_another_team_lays_no_report_before_the_old_one(
+    world: World,
+) -> None:
+    assert REVIEW in world.says(MEMBER, template())
+    moved(world, MEMBER, "team_member")
+    assert "您已不在长三角小分队" in world.says(MEMBER, "提交")
+    assert world.news(LEADER) == []
+
+
+def test_a_leader_who_moved_to_another_team_corrects_no_report_of_the_old_one(
+    world: World,
+) -> None:
+    file(world)
+    assert "更正原因" in world.says(LEADER, "更正 月报 3月 走访应该是20")
+    moved(world, LEADER, "team_leader")
+    assert "由现任带队人更正" in world.says(LEADER, "数错了")
+    assert [report.version for report in all_of(world, Report)] == [1]
