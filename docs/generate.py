@@ -125,7 +125,7 @@ def commands(known: Catalog) -> str:
                 _code(one.word),
                 "、".join(_code(word) for word in one.words[1:]),
                 "、".join(ROLE_WORDS[role] for role in Role if role in one.roles) or "所有人",
-                _short(one),
+                _short(one, known),
                 "可以" if one.group else "",
                 _home(known, one),
             ]
@@ -136,9 +136,12 @@ def commands(known: Catalog) -> str:
     return "\n".join(blocks)
 
 
-def _short(one: Command) -> str:
-    """Its help; commands that only another message asks for have none."""
-    return one.help.removeprefix(one.word).lstrip("：: ") or "（按机器人的提示使用）"
+def _short(one: Command, known: Catalog) -> str:
+    """Its help; a word without one is explained by the word it begins with, or by what is said."""
+    first = one.word.split()[0]
+    if not one.help and first != one.word and first in known.words:
+        return f"见「{first}」"
+    return one.help.removeprefix(f"{one.word}：") or "按机器人的提示使用"
 
 
 def forms(known: Catalog) -> str:
@@ -176,7 +179,9 @@ def _questions(form: type[Form], before: str = "") -> Iterator[tuple[str, Any, d
 def _prompt(prompt: Any) -> str:
     """Its first line; one that depends on earlier answers is only called so."""
     if not isinstance(prompt, str):
-        return "（随前面的回答而定）"
+        return "（随情形而定）"
+    if not prompt:
+        return "（不单独问）"
     first = prompt.partition("\n")[0]
     return first if len(first) <= LONGEST and first == prompt else f"{first[:LONGEST]}…"
 

@@ -49,6 +49,8 @@ def test_every_part_stands_in_some_document_and_none_is_unknown() -> None:
 
 
 def test_whatever_is_declared_is_in_the_reference(known: Catalog) -> None:
+    by_name: list[Any] = [*known.of(Tick), *known.of(Purpose), *known.of(Retention)]
+    by_kind: list[Any] = [*known.of(Page), *known.of(Importer), *known.of(Exporter)]
     reference = "\n".join(_text(path) for path in (ROOT / "docs" / "reference").glob("*.md"))
     named = {
         *re.findall(r"`([^`\n]+)`", reference),
@@ -61,8 +63,8 @@ def test_whatever_is_declared_is_in_the_reference(known: Catalog) -> None:
         *(f"{PREFIX}{name.upper()}" for name in Settings.model_fields),
         *(f"hongyan {word}" for word in _cli(known)),
         *(letter.label for letter in known.of(Letter)),
-        *(one.name for one in [*known.of(Tick), *known.of(Purpose), *known.of(Retention)]),
-        *(one.kind for one in [*known.of(Page), *known.of(Importer), *known.of(Exporter)]),
+        *(one.name for one in by_name),
+        *(one.kind for one in by_kind),
     }
     assert wanted - named == set()
 
@@ -215,4 +217,5 @@ def _proofs(text: str) -> list[str]:
 
 def _example(page: str, begins: str) -> str:
     """The example of a guide that begins so."""
-    return next(text for _, text in BLOCK.findall(_text(ROOT / page)) if text.startswith(begins))
+    blocks: list[tuple[str, str]] = BLOCK.findall(_text(ROOT / page))
+    return next(text for _, text in blocks if text.startswith(begins))
