@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any, TypeVar
 
 import typer
+from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
@@ -37,6 +39,7 @@ from bot.installation import (
     problems,
     ready_services,
     secrets_of,
+    sqlite_file,
     write_settings,
 )
 from bot.play import play as talk
@@ -383,7 +386,8 @@ def words(known: Catalog) -> typer.Typer:
 
 def _mounted(word: CliWord) -> Callable[[typer.Context], None]:
     def run(context: typer.Context) -> None:
-        with _opened(context) as services:
+        opened = _opened_anywhere if word.anywhere else _opened
+        with opened(context) as services:
             for line in word.run(services, context.args):
                 typer.echo(line)
 
@@ -427,6 +431,24 @@ def _opened(context: typer.Context) -> Iterator[Services]:
     services = ready_services(load_settings(), _catalog(context))
     with _closing(services):
         yield services
+
+
+@contextmanager
+def _opened_anywhere(context: typer.Context) -> Iterator[Services]:
+    """The installation if there is one, else an empty database that is gone afterwards."""
+    settings = load_settings()
+    file = sqlite_file(settings)
+    if file is None or file.is_file():
+        with _opened(context) as services:
+            yield services
+        return
+    with TemporaryDirectory() as folder:
+        address = f"sqlite:///{folder}/empty.db"
+        empty = settings.model_copy(update={"database_url": address, "keys": SecretStr("")})
+        services = open_services(empty, _catalog(context), {}, create=True)
+        with _closing(services):
+            migrate(services)
+            yield services
 
 
 @contextmanager

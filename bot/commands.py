@@ -166,12 +166,14 @@ class CliWord:
     """A word of the command line that a handler brings along.
 
     `run(services, arguments)` returns the lines to print; it raises `UserError` to refuse.
+    `anywhere`: it also works where nothing is installed yet, on an empty throw-away database.
     """
 
     word: str
     help: str
     run: Callable[[Services, Sequence[str]], Sequence[str]]
     source: str = ""
+    anywhere: bool = False
 
 
 @dataclass(frozen=True)

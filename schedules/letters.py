@@ -158,20 +158,22 @@ def _report_receipts(services: Services, session: Session, now: datetime) -> Non
 
 
 def _show_firings(services: Services, arguments: Sequence[str]) -> Sequence[str]:
-    """One line a firing of every schedule that can say when it fires."""
+    """Every schedule that can say when it fires: its name, then one line a firing."""
     found = re.fullmatch(r"(?:--years[ =](\d{1,2}))?", " ".join(arguments).strip())
     if found is None:
         raise UserError("用法：hongyan letters [--years 5]")
     span = timedelta(days=round(365.25 * int(found[1] or 5)))
     now = services.clock.now()
     with services.database.reading() as session:
-        coming = [
-            (moment, words)
-            for one in services.catalog.of(Tick)
-            if one.upcoming is not None
-            for moment, words in one.upcoming(services, session, now, span)
-        ]
-    return [_firing_line(moment, words) for moment, words in sorted(coming)]
+        # Letters first: who asks for this word asks for them.
+        ticks = sorted(services.catalog.of(Tick), key=lambda one: one.name != "letters")
+        lines: list[str] = []
+        for one in ticks:
+            coming = one.upcoming(services, session, now, span) if one.upcoming else ()
+            if coming:
+                lines.append(f"【{one.label or one.name}】")
+                lines += [_firing_line(moment, words) for moment, words in sorted(coming)]
+    return lines
 
 
 def _firing_line(moment: datetime, words: str) -> str:
@@ -180,4 +182,4 @@ def _firing_line(moment: datetime, words: str) -> str:
     return f"{local:%Y-%m-%d} 周{weekday} {lunar_text(local.date())} {local:%H:%M} {words}"
 
 
-CLI_LETTERS = CliWord("letters", "将要寄出的信和其他定时事项", _show_firings)
+CLI_LETTERS = CliWord("letters", "将要寄出的信和其他定时事项", _show_firings, anywhere=True)

@@ -289,6 +289,15 @@ def test_lost_keys_are_never_replaced_by_new_ones(
     assert not (folder / "hongyan.db.keys").exists()
 
 
+def test_the_coming_letters_are_printed_where_nothing_is_installed(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["letters", "--years", "5"], whole_catalog()) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert len([line for line in printed if line.endswith("春节·致鸿雁一封信　开")]) == 5
+    assert list(folder.iterdir()) == []
+
+
 # - play -
 
 
