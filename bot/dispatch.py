@@ -176,30 +176,30 @@ class Dispatcher:
             self.work(batch)
 
     def _gather(self) -> list[Waiting] | None:
-        """Up to a batch of waiting messages, at most one an address."""
+        """Up to a batch of waiting messages, at most one an address.
+
+        Somebody who says a hundred things at once keeps nobody waiting behind them.
+        """
         arrived, self._left_over = self._left_over, []
-        if not arrived:
-            first = self._queue.get()
-            if first is None:
-                return None
-            arrived.append(first)
-        while len(arrived) < BATCH:
+        chosen: dict[str, Waiting] = {}
+        for waiting in arrived:
+            self._choose(waiting, chosen)
+        while len(chosen) < BATCH:
             try:
-                more = self._queue.get_nowait()
+                more = self._queue.get(block=not chosen)
             except queue.Empty:
                 break
             if more is None:
+                if not chosen:
+                    return None
                 self._queue.put(None)
                 break
-            arrived.append(more)
-        chosen: dict[str, Waiting] = {}
-        for waiting in arrived:
-            key = str(waiting.inbound.sender)
-            if key in chosen:
-                self._left_over.append(waiting)
-            else:
-                chosen[key] = waiting
+            self._choose(more, chosen)
         return list(chosen.values())
+
+    def _choose(self, waiting: Waiting, chosen: dict[str, Waiting]) -> None:
+        if chosen.setdefault(str(waiting.inbound.sender), waiting) is not waiting:
+            self._left_over.append(waiting)
 
     def work(self, batch: Sequence[Waiting]) -> None:
         """Answer a batch in one transaction; one by one, if that fails."""
