@@ -11,9 +11,11 @@ from bot.context import Context
 from bot.forms import Ask, Asking, Form
 from bot.messages import Reply, say
 from bot.normalize import Explicit, Miss, coded, explicit, is_no
+from bot.purposes import ANSWER
 from handlers.notices import Notice, current, notices
 from handlers.place import here
 from handlers.purposes import PROFILE
+from storage import mailbox
 from storage.people import (
     ConsentEntry,
     ConsentNow,
@@ -62,6 +64,21 @@ def note_consent(context: Context, scope: str, action: str, words: str) -> None:
         ),
     )
     context.audit(f"consent.{action}", f"person:{context.person_id}", scope)
+    if action == "withdrawn":
+        _stop_channels(context, scope)
+
+
+def _stop_channels(context: Context, scope: str) -> None:
+    """Stop what waits on channels that carry nothing unasked without this consent."""
+    lanes = [
+        context.services.channels[name].lane(urgent=urgent)
+        for name, needed in context.services.proactive.items()
+        if needed == scope
+        for urgent in (True, False)
+    ]
+    mailbox.suppress_channel(
+        context.session.connection(), context.person_id, lanes, "consent", ANSWER.name
+    )
 
 
 # --- separate consents ------------------------------------------------------------------------

@@ -18,7 +18,9 @@ from bot.messages import say
 from bot.planning import plan
 from handlers.cross_border import AGREED, AT_HOME, STATEMENT
 from handlers.purposes import LETTER
+from storage import mailbox
 from storage.dialogs import Draft
+from storage.mailbox import Outbox
 from storage.people import ConsentEntry, Contact, Grant, Person
 from storage.profiles import MemberProfile
 from tests.channels.on_telegram import LI, WANG, OnTelegram, running
@@ -183,6 +185,29 @@ async def test_letters_reach_a_member_abroad_only_while_s7_stands(under: Start) 
     assert "已撤回" in answer
     await bot.says(WANG, "菜单")
     assert (before, reach(bot)) == ((True, 1), (False, 0))
+
+
+async def test_what_waits_on_telegram_is_stopped_when_s7_is_withdrawn(under: Start) -> None:
+    bot = await under("overseas_self")
+    await register(bot)
+    services, now = bot.app.services, bot.clock.now()
+    with services.database.session() as session:
+        row = outbox_row(
+            services,
+            session,
+            1,
+            say("信"),
+            occasion="letter",
+            purpose=LETTER,
+            now=now,
+            not_before=now + timedelta(days=1),
+        )
+        assert row is not None
+        mailbox.enqueue(session.connection(), [row])
+    await bot.says(WANG, "撤回同意 S7")
+    with services.database.reading() as session:
+        waiting = session.exec(select(Outbox).where(Outbox.occasion == "letter")).one()
+        assert (waiting.state, waiting.reason) == ("suppressed", "consent")
 
 
 def reach(bot: OnTelegram) -> tuple[bool, int]:
