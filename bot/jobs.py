@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
-from sqlmodel import col, or_, select
+from sqlmodel import Session, col, or_, select
 
 from bot.commands import JobKind
-from bot.context import Services
+from bot.context import Services, outbox_row
+from bot.messages import say
+from bot.purposes import TROUBLE
+from storage import mailbox
 from storage.jobs import Job
 
 LEASE = timedelta(seconds=30)
@@ -48,8 +51,26 @@ def run_one(services: Services, worker: str) -> bool:
         except Exception as error:  # noqa: BLE001  # a broken job is parked, the worker goes on
             log.error("job_failed", job=job.id, kind=job.kind, error=type(error).__name__)
             job.state, job.error = "failed", type(error).__name__
+            _tell(services, session, job, now)
         else:
             if finished:
                 job.state = "done"
         session.add(job)
     return True
+
+
+def _tell(services: Services, session: Session, job: Job, now: datetime) -> None:
+    """Whoever asked waits for an answer: say that there will be none."""
+    if job.person_id is None:
+        return
+    words = f"您要办的事没有办成（编号 J{job.id}），请稍后再试，或联系管理员查看日志。"
+    row = outbox_row(
+        services,
+        session,
+        job.person_id,
+        say(words),
+        occasion=f"job_failed:{job.id}",
+        purpose=TROUBLE,
+        now=now,
+    )
+    mailbox.enqueue(session.connection(), [row] if row is not None else [])

@@ -75,6 +75,9 @@ class Settings(BaseSettings):
     def _span(cls, value: str) -> str:
         if not re.fullmatch(r"\d{1,2}:\d{2}\s*-\s*\d{1,2}:\d{2}", value):
             raise ValueError("静默时段的写法是 21:30-08:30")
+        begins, ends = (part.strip().zfill(5) for part in value.split("-"))
+        if begins <= ends:
+            raise ValueError("静默时段要跨过午夜，如 21:30-08:30")
         return value
 
     @property

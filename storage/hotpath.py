@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
+from cryptography.exceptions import InvalidTag
 from sqlalchemy import Connection
 
 from storage.columns import ring_of, to_millis
@@ -60,7 +61,7 @@ class HotPath:
     def seen(self, keys: Sequence[str]) -> dict[str, str | None]:
         """Of these inbox keys those known, with the reply that was given."""
         rows = self._among(_SEEN, keys)
-        return {key: None if reply is None else self._ring.open(reply) for key, reply in rows}
+        return {key: None if reply is None else self._opened(reply) for key, reply in rows}
 
     def contacts(self, addresses: Sequence[str]) -> dict[str, tuple[int, int]]:
         """Address → (contact id, person id), where known."""
@@ -81,8 +82,16 @@ class HotPath:
         """(person, form, parked, state) of every draft that has not expired, oldest first."""
         moment = to_millis(now)
         for person, form, parked, state, expires in self._among(_DRAFTS, people):
-            if expires > moment:
-                yield person, form, bool(parked), self._ring.open(state)
+            opened = self._opened(state) if expires > moment else None
+            if opened is not None:
+                yield person, form, bool(parked), opened
+
+    def _opened(self, sealed: bytes) -> str | None:
+        """What is sealed; None where no key opens it, so that nobody is stuck behind it."""
+        try:
+            return self._ring.open(bytes(sealed))
+        except (InvalidTag, LookupError, ValueError):
+            return None
 
     def forget_drafts(self, rows: Sequence[tuple[int, str]]) -> None:
         """Delete drafts by (person, form)."""

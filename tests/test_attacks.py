@@ -21,12 +21,14 @@ from bot.delivery import Delivery
 from bot.dispatch import dump_draft, load_draft
 from bot.errors import SendError
 from bot.messages import say
+from bot.settings import demo_settings
 from handlers.place import PLACES
 from handlers.roles import POLICY
 from storage import mailbox
 from storage.campaigns import Campaign
 from storage.dialogs import Draft
 from storage.hotpath import HotPath
+from storage.jobs import Job
 from storage.mailbox import LANES, TABLE
 from storage.people import Person, revoke
 from tests.bare import NOON, Bare
@@ -318,3 +320,49 @@ def test_years_that_never_were_are_answered(world: World, month: str) -> None:
     world.grant("小王", "team_leader")
     for word in ("通报", "通报 发布", "迟报", "催报", "冻结", "月报 查看", "补报", "排名"):
         assert "出了点问题" not in world.says("小王", f"{word} {month}"), word
+
+
+# - one among many -
+
+
+def test_whoever_says_a_hundred_things_at_once_keeps_nobody_waiting(world: World) -> None:
+    dispatcher = world.app.dispatcher
+    for _time in range(100):
+        dispatcher.submit(world.inbound("话多的人", "菜单"))
+    dispatcher.submit(world.inbound("乡亲", "菜单"))
+    batch = dispatcher._gather()
+    assert batch is not None
+    assert [one.inbound.sender.user for one in batch] == ["话多的人", "乡亲"]
+
+
+def test_a_draft_and_a_reply_that_no_key_opens_leave_nobody_stuck(world: World) -> None:
+    inbound = world.inbound("乡亲", "登记")
+    world.hears(inbound)
+    with world.database.transaction() as connection:
+        connection.execute(text("UPDATE draft SET state = x'00'"))
+        connection.execute(text("UPDATE inbox SET reply = x'00'"))
+    assert world.hears(inbound) == ""
+    assert "菜单" in world.says("乡亲", "同意")
+    assert "同意" in world.says("乡亲", "登记")
+
+
+def test_whoever_waits_for_a_job_hears_that_it_failed(world: World) -> None:
+    person = world.grant("小王", "coordinator")
+    with world.database.session() as session:
+        session.add(
+            Job(
+                kind="campaign_check",
+                payload="no JSON",
+                person_id=person,
+                created_at=world.clock.now(),
+            )
+        )
+    world.settle()
+    assert "没有办成" in world.news("小王")[-1]
+
+
+def test_quiet_hours_that_would_never_end_are_refused() -> None:
+    for hours in ("12:00-14:00", "21:30-21:30"):
+        with pytest.raises(ValueError, match="要跨过午夜"):
+            demo_settings(quiet_hours=hours)
+    assert demo_settings(quiet_hours="22:00-7:00").quiet.ends.hour == 7
