@@ -71,6 +71,10 @@ def _notices(session: Session, now: datetime) -> int:
     ).rowcount
 
 
+def _campaigns(session: Session, now: datetime) -> int:
+    return mailbox.forget_recipients(session.connection(), now - timedelta(days=366))
+
+
 REPLIES = Retention("replies", "存下的回复1天、去重键30天", _replies)
 BODIES = Retention("bodies", "发件正文7天", _bodies)
 DRAFTS = Retention("drafts", "到期的草稿", _drafts)
@@ -78,6 +82,7 @@ CODES = Retention("codes", "一次性授权码与页面链接，失效后1天", 
 RESULTS = Retention("results", "到期的导出内容", _results)
 JOBS = Retention("jobs", "办完的后台任务30天", _jobs)
 NOTICES = Retention("notices", "非群发的发件记录12个月", _notices)
+CAMPAIGNS = Retention("campaigns", "群发送达明细12个月，之后只留人数", _campaigns)
 
 
 # - every night -

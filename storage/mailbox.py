@@ -26,6 +26,7 @@ from sqlalchemy import (
     exists,
     func,
     insert,
+    literal,
     not_,
     or_,
     text,
@@ -859,6 +860,26 @@ def forget_bodies(connection: Connection, sent_before: datetime) -> int:
             TABLE.c.state.not_in(OPEN),
         )
         .values(body=None)
+    ).rowcount
+
+
+def forget_recipients(connection: Connection, before: datetime) -> int:
+    """Leave of campaigns long finished only how many rows are in which state, not whose."""
+    return connection.execute(
+        update(TABLE)
+        .where(
+            TABLE.c.campaign_id.is_not(None),
+            TABLE.c.person_id.is_not(None),
+            TABLE.c.created_at <= before,
+            TABLE.c.state.not_in(OPEN),
+        )
+        .values(
+            recipient=literal("x").op("||")(TABLE.c.id),
+            person_id=None,
+            address=None,
+            body_hash="",
+            provider_id="",
+        )
     ).rowcount
 
 

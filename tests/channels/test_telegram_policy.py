@@ -273,5 +273,5 @@ async def test_help_is_answered_in_a_group_and_registering_is_not(under: Start) 
     bot.telegram.say(WANG, "/register@hongyan_bot", group)
     bot.telegram.say(LI, "今天天气真好", group)
     await bot.settle()
-    assert [text[:4] for text in bot.heard(group)] == ["【常用】", "涉及个人"]
+    assert [text[:4] for text in bot.heard(group)] == ["【书信与", "涉及个人"]
     assert everything(bot, Person) == []

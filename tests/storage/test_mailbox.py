@@ -303,3 +303,27 @@ def test_the_claim_uses_its_partial_indexes(tmp_path: Path) -> None:
 def test_every_state_has_its_transitions_and_words() -> None:
     assert set(TRANSITIONS) == set(State)
     assert set(mailbox.STATE_WORDS) == set(State)
+
+
+def test_of_a_campaign_long_finished_only_the_counts_are_kept(bare: Bare) -> None:
+    with bare.database.session() as session:
+        session.add(
+            Campaign(
+                number="B-1",
+                kind="letter",
+                title="",
+                occasion="letter",
+                purpose="letter",
+                template="",
+                created_at=NOON,
+            )
+        )
+    for person, state in zip(bare.people(4), ("sent", "sent", "failed", "queued"), strict=True):
+        bare.rows(1, recipient=f"p{person}", person_id=person, campaign_id=1, state=state)
+    with bare.database.transaction() as connection:
+        before = mailbox.progress(connection, 1)
+        assert mailbox.forget_recipients(connection, NOON - timedelta(days=1)) == 0
+        assert mailbox.forget_recipients(connection, NOON) == 3
+        assert mailbox.progress(connection, 1) == before
+    assert [row.person_id for row in bare.all()] == [None, None, None, 4]
+    assert [row.address for row in bare.all()][:3] == [None, None, None]
