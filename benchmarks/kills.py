@@ -29,9 +29,6 @@ from bot.settings import demo_settings
 from storage.campaigns import Campaign
 from storage.people import ConsentNow, Person
 from tests.bare import NOON, Bare
-from tests.emulators.clock import VirtualClock
-from tests.emulators.server import Platforms
-from tests.emulators.telegram import Rules, Telegram
 
 PEOPLE = 2_000
 KILLS = 20
@@ -126,6 +123,11 @@ def prepare(bare: Bare, people: int) -> None:
 
 async def trial(kills: int, people: int, seed: int, url: str) -> Outcome:
     """Run it all; bounded by the number of kills and by 60 seconds for the last process."""
+    # Here, so that the processes that are killed need not load the emulators.
+    from tests.emulators.clock import VirtualClock
+    from tests.emulators.server import Platforms
+    from tests.emulators.telegram import Rules, Telegram
+
     chance = random.Random(seed)  # noqa: S311  # when to kill, not a secret
     clock = VirtualClock(SystemClock().now(), rate=1)
     emulator = Telegram(clock, token=TOKEN, rules=Rules(None, None, None))
