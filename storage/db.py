@@ -1,8 +1,9 @@
 """The engine, and the one place that commits."""
 
+import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ class Database:
     def _engine(self, pool_size: int) -> Engine:
         options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 4}
         if self.sqlite:
+            _make_private(self.url.database)
             options["connect_args"] = {"check_same_thread": False, "timeout": 10}
         else:
             options["pool_pre_ping"] = True
@@ -110,6 +112,13 @@ def alembic_config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     return config
+
+
+def _make_private(path: str | None) -> None:
+    """A new SQLite file is for its owner only; SQLite gives its journals the same mode."""
+    if path and path != ":memory:" and not Path(path).exists():
+        with suppress(OSError):
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
 
 
 def _tell_sqlite(connection: Any, _record: object) -> None:
