@@ -238,8 +238,14 @@ _partial(
     ),
 )
 _partial("ix_outbox_deferred", col(Outbox.address), states=(State.DEFERRED,))
-_partial("ix_outbox_person", col(Outbox.person_id), states=(*WAITING,))
 _partial("ix_outbox_expiry", col(Outbox.expires_at), states=(*WAITING, State.AWAITING_STAFF))
+_OF_SOMEBODY = text("person_id IS NOT NULL")
+Index(
+    "ix_outbox_person",
+    col(Outbox.person_id),
+    sqlite_where=_OF_SOMEBODY,
+    postgresql_where=_OF_SOMEBODY,
+)
 _OF_CAMPAIGN = text("campaign_id IS NOT NULL")
 Index(
     "ix_outbox_campaign",

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text, update
 from sqlalchemy.exc import OperationalError
-from sqlmodel import select
+from sqlmodel import Session, select
 
 from bot.catalog import Catalog
 from bot.clock import BEIJING
@@ -24,7 +24,7 @@ from bot.messages import say
 from bot.settings import demo_settings
 from handlers.place import PLACES
 from handlers.roles import POLICY
-from storage import mailbox
+from storage import mailbox, privacy
 from storage.campaigns import Campaign
 from storage.dialogs import Draft
 from storage.hotpath import HotPath
@@ -219,8 +219,25 @@ def test_a_database_clock_set_back_a_day_stops_no_lane(bare: Bare) -> None:
         lambda c: mailbox.due_lanes(c, NOON),
         lambda c: mailbox.claim(c, "memory:bulk", "w", NOON, 10),
         lambda c: HotPath(c).reopen(["memory:t:u1"]),
+        lambda c: privacy.waiting_letters(Session(c), 1),
+        lambda c: privacy.last_campaign(Session(c), 1),
+        lambda c: privacy.export_person(Session(c), 1),
+        lambda c: privacy.erase_person(Session(c), 1, NOON, reason="x", keep_contact=False),
     ],
-    ids=["sweep", "release", "person", "channel", "expiry", "lanes", "claim", "window"],
+    ids=[
+        "sweep",
+        "release",
+        "person",
+        "channel",
+        "expiry",
+        "lanes",
+        "claim",
+        "window",
+        "waiting",
+        "last",
+        "export",
+        "erase",
+    ],
 )
 def test_nothing_on_the_way_out_reads_the_whole_ledger(
     bare: Bare, work: Callable[[Any], object]

@@ -496,8 +496,8 @@ def upgrade() -> None:
         "outbox",
         ["person_id"],
         unique=False,
-        sqlite_where=sa.text("state IN ('held', 'queued', 'deferred', 'leased')"),
-        postgresql_where=sa.text("state IN ('held', 'queued', 'deferred', 'leased')"),
+        sqlite_where=sa.text("person_id IS NOT NULL"),
+        postgresql_where=sa.text("person_id IS NOT NULL"),
     )
     op.create_index(
         "ix_outbox_ready",
@@ -609,8 +609,8 @@ def downgrade() -> None:
     op.drop_index(
         "ix_outbox_person",
         table_name="outbox",
-        sqlite_where=sa.text("state IN ('held', 'queued', 'deferred', 'leased')"),
-        postgresql_where=sa.text("state IN ('held', 'queued', 'deferred', 'leased')"),
+        sqlite_where=sa.text("person_id IS NOT NULL"),
+        postgresql_where=sa.text("person_id IS NOT NULL"),
     )
     op.drop_index(
         "ix_outbox_flight",
