@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, delete, select
 
 from bot.clock import beijing
 from bot.commands import Retention, tick
@@ -12,7 +12,7 @@ from bot.heart import fire
 from bot.messages import say
 from handlers.unconfirmed import ASK_AFTER_DAYS, ERASE_AFTER_DAYS, PROFILE_CARE
 from storage import mailbox
-from storage.people import Person
+from storage.people import ConsentEntry, Person
 from storage.privacy import erase_person
 from storage.profiles import MemberProfile
 
@@ -79,4 +79,15 @@ def _forget(session: Session, now: datetime) -> int:
     return len(due)
 
 
+def _let_go(session: Session, now: datetime) -> int:
+    """What proves the consent of those who left, once nobody can sue any more."""
+    gone = select(Person.id).where(
+        col(Person.silent_since) <= now - timedelta(days=ERASE_AFTER_DAYS)
+    )
+    return session.exec(
+        delete(ConsentEntry).where(col(ConsentEntry.person_id).in_(gone))
+    ).rowcount
+
+
 PROFILES = Retention("profiles", "三年未确认的档案", _forget)
+CONSENTS = Retention("consents", "同意台账，离开后三年", _let_go)

@@ -2,6 +2,7 @@
 
 from sqlmodel import select
 
+from storage.people import ConsentEntry, Person
 from storage.profiles import MemberProfile
 from tests.people import register_many, who
 from tests.world import World
@@ -12,6 +13,11 @@ MEMBER = who(0)
 def profiles(world: World) -> int:
     with world.database.reading() as session:
         return len(session.exec(select(MemberProfile)).all())
+
+
+def ledger(world: World) -> int:
+    with world.database.reading() as session:
+        return len(session.exec(select(ConsentEntry)).all())
 
 
 def asked(world: World, member: str) -> int:
@@ -43,6 +49,17 @@ def test_who_never_answers_is_forgotten_after_three_years(world: World) -> None:
     before = len(world.received(MEMBER))
     world.at("2029-09-22 10:30")
     assert len(world.received(MEMBER)) == before
+
+
+def test_what_proves_consent_goes_three_years_after_leaving(world: World) -> None:
+    world.talk(MEMBER, "登记", "不同意")
+    person = world.person(MEMBER)
+    with world.database.session() as session:
+        session.get_one(Person, person).silent_since = world.clock.now()
+    world.at("2029-03-05 10:30")
+    assert ledger(world) == 1
+    world.at("2029-03-20 10:30")
+    assert ledger(world) == 0
 
 
 def test_who_has_no_profile_is_told_how_to_register(world: World) -> None:
