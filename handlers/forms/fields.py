@@ -47,8 +47,8 @@ _ABOUT = re.compile(r"^(?:大约|大概|差不多|约|共|一共|总共|人民�
 _MONEY_EXAMPLE = "「8000」（即8000万元）「1.2亿」或「3500万」"
 
 
-MOST_YUAN = 10**13
-"""10万亿元: more than any project of a county could ever need."""
+MOST_YUAN = 10**16
+"""Sums of hundreds of these still fit into the 64 bits of a database's number."""
 
 
 def parse_money(text: str) -> int | Miss:
