@@ -279,9 +279,7 @@ def preview(context: Context, campaign: Campaign, count: int = 4) -> Reply:
     for one in specimens(campaign, session, people, now)[:count]:
         size = f"{len(one.text)} 字、{len(one.text.encode())} 字节"
         parts.append(Part(f"【{one.why}　{size}】\n{one.text}"))
-        context.audit(
-            VIEWED, f"person:{one.reader.person_id}", f"预览 {campaign.number or '草稿'}"
-        )
+        context.audit(VIEWED, f"person:{one.reader.person_id}", f"预览 {campaign.number or '草稿'}")
     return Reply((*parts, Part(check(campaign, session, people, now).words)))
 
 
