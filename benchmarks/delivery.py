@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import resource
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from statistics import median
 import uvloop
 
 from benchmarks.figures import Figure, note
+from bot.app import SWITCH
 from bot.delivery import IN_FLIGHT, Delivery
 from bot.messages import Address, Part
 from tests.bare import Bare
@@ -47,6 +49,7 @@ def drain_once(report: Connection) -> None:
         bare.lane()
         bare.rows(ROWS)
         sink = Sink()
+        sys.setswitchinterval(SWITCH)
         before = bare.database.commits
         started = time.perf_counter()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -20,11 +20,9 @@ from pathlib import Path
 from statistics import median
 from typing import Annotated
 
-import uvicorn
-import uvloop
-
 from benchmarks.figures import Figure, note, ratio
 from benchmarks.wechat_load import AES_KEY, APP_ID, QUESTIONS, TOKEN, Load, drive, requests
+from bot import web
 from bot.app import App, build_channels, facts_of, services_for
 from bot.catalog import Catalog
 from bot.clock import SystemClock
@@ -34,7 +32,6 @@ from bot.forms import Ask, Asking, Form
 from bot.messages import Reply, say
 from bot.normalize import Miss
 from bot.settings import demo_settings
-from bot.web import application
 from handlers.place import PLACES
 from handlers.roles import POLICY
 from handlers.welcome import GREETING
@@ -104,15 +101,8 @@ def serve(folder: str, port: int) -> None:
     METADATA.create_all(services.database.engine)
     app = App(services, channels, alone=True)
 
-    async def live() -> None:
-        async with app.running(("web",)):
-            config = uvicorn.Config(
-                application(app), port=port, log_level="error", access_log=False, lifespan="off"
-            )
-            await uvicorn.Server(config).serve()
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(live())
+    with asyncio.Runner(loop_factory=web.new_loop) as runner:
+        runner.run(web.serve(app, web.listen("127.0.0.1", port), ("web",)))
 
 
 @contextmanager

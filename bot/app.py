@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -29,6 +30,8 @@ CHANNELS: Mapping[str, str] = {
     "telegram": "bot.channels.telegram",
 }
 """Name in HONGYAN_CHANNELS → module with a function `build(settings, services_clock)`."""
+
+SWITCH = 0.02  # seconds a thread may keep the interpreter while others want it
 
 log = structlog.get_logger()
 
@@ -75,6 +78,9 @@ class App:
     async def running(self, roles: Iterable[str] = ("web", "worker")) -> Any:
         """Live: the writer for web, delivery, jobs and the heart for workers, and the channels."""
         wanted = set(roles)
+        # Each statement of the writer gives the interpreter away and wants it back: with Python's
+        # 5 ms the writer and the loop would keep interrupting one another in mid-message.
+        sys.setswitchinterval(SWITCH)
         self.dispatcher.start()
         tasks: list[asyncio.Task[None]] = []
         scheduler = AsyncIOScheduler()

@@ -414,6 +414,8 @@ class Dialog:
     def _settled(self) -> "Dialog":
         """Without answers to questions that no longer apply."""
         live = {question.path for question in self.questions()}
+        if not self.form.row_names() and live.issuperset(self.state.answers):
+            return self
         roots = {re.split(r"[.\[]", path)[0] for path in live}
         nested = [name for name in self.form.row_names() if name in self.state.answers]
         if not nested and roots.issuperset(self.state.answers):
@@ -830,6 +832,8 @@ class Dialog:
 
     def _read_template(self, text: str) -> Step | None:
         """`标签：值` on a line each, at least three known labels: a filled-in template."""
+        if text.count("\n") < 2:
+            return None
         lines = _template_lines(text, {ask.label for ask in self.form.asks().values()})
         if len(lines) < 3:
             return None

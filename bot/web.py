@@ -81,14 +81,14 @@ def application(app: App, more: Sequence[BaseRoute] = ()) -> ASGIApp:
     A router behind the guard and nothing else: Starlette's own layers would catch what the guard
     catches already, on every callback.
     """
-    routes: list[BaseRoute] = [
+    # The platforms first: the router tries one after another.
+    routes = [route for channel in app.channels.values() for route in channel.routes(app.receive)]
+    routes += [
         Route("/healthz", _alive),
         Route("/readyz", _ready),
         Route("/metrics", _metrics),
         Route("/p/{token}", _page, methods=["GET", "POST"]),
     ]
-    for channel in app.channels.values():
-        routes += channel.routes(app.receive)
     return Guard(Router(routes=[*routes, *more]), app)
 
 
