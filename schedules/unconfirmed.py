@@ -84,9 +84,7 @@ def _let_go(session: Session, now: datetime) -> int:
     gone = select(Person.id).where(
         col(Person.silent_since) <= now - timedelta(days=ERASE_AFTER_DAYS)
     )
-    return session.exec(
-        delete(ConsentEntry).where(col(ConsentEntry.person_id).in_(gone))
-    ).rowcount
+    return session.exec(delete(ConsentEntry).where(col(ConsentEntry.person_id).in_(gone))).rowcount
 
 
 PROFILES = Retention("profiles", "三年未确认的档案", _forget)
