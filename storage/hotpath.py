@@ -1,7 +1,7 @@
 """What every message reads and writes, in the driver's own words.
 
-A handful of statements a batch, written out once: SQLAlchemy's compiler and its row objects would
-cost as much as the work itself. Rows go in and come out as tuples in the order of the columns.
+A handful of statements a batch, written out once. Rows go in and come out as tuples in the order
+of the columns.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from cryptography.exceptions import InvalidTag
 from sqlalchemy import Connection
 
 from storage.columns import ring_of, to_millis
+from storage.driver import execute
 from storage.mailbox import State
 
 _SEEN = "SELECT key, reply FROM inbox WHERE key IN ({among})"
@@ -146,6 +147,4 @@ class HotPath:
             self._run(statement, list(rows))
 
     def _run(self, statement: str, arguments: Any) -> Any:
-        if not self._sqlite:
-            statement = statement.replace("?", "%s")
-        return self._connection.exec_driver_sql(statement, arguments)
+        return execute(self._connection, statement, arguments)

@@ -39,7 +39,8 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlmodel import Field, SQLModel, col
 
 from storage.campaigns import Campaign, CampaignState
-from storage.columns import EncryptedText, UtcDateTime, personal
+from storage.columns import EncryptedText, UtcDateTime, personal, to_millis
+from storage.driver import execute
 from storage.people import ALL_TOPICS, ConsentNow, Contact, Person, Unsubscription
 
 ROW_ID = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers only INTEGER keys itself
@@ -517,24 +518,10 @@ class Outcome:
 
 
 _ACK = (
-    update(TABLE)
-    .where(
-        TABLE.c.id == bindparam("row"),
-        TABLE.c.owner == bindparam("worker"),
-        _in_state(State.SENDING, State.UNKNOWN),
-    )
-    .values(
-        state=bindparam("new_state"),
-        reason=bindparam("why"),
-        attempts=bindparam("tries"),
-        parts_sent=bindparam("parts"),
-        not_before=func.coalesce(bindparam("due", type_=UtcDateTime), TABLE.c.not_before),
-        sent_at=bindparam("left_at", type_=UtcDateTime),
-        provider_id=bindparam("provider"),
-        body_hash=bindparam("digest"),
-    )
+    "UPDATE outbox SET state = ?, reason = ?, attempts = ?, parts_sent = ?, "
+    "not_before = coalesce(?, not_before), sent_at = ?, provider_id = ?, body_hash = ? "
+    "WHERE id = ? AND owner = ? AND state IN ('sending', 'unknown')"
 )
-
 
 GONE = ("blocked", "unreachable")
 """Reasons of a failure after which an address is not tried again until its owner speaks."""
@@ -552,31 +539,32 @@ _LOSE_CONTACT = (
 
 def acknowledge(connection: Connection, worker: str, outcomes: Iterable[Outcome]) -> None:
     """Write down results; repeating it changes nothing, a stranger's row is left alone."""
-    rows = [
-        {
-            "row": done.id,
-            "worker": worker,
-            "new_state": done.state,
-            "why": done.reason,
-            "tries": done.attempts,
-            "parts": done.parts_sent,
-            "due": done.not_before,
-            "left_at": done.sent_at,
-            "provider": done.provider_id,
-            "digest": done.body_hash,
-        }
-        for done in outcomes
-    ]
-    if rows:
-        connection.execute(_ACK, rows)
-    lost = [
-        {"lost": row["row"]}
-        for row in rows
-        if row["new_state"] == State.FAILED and row["why"] in GONE
-    ]
+    done = list(outcomes)
+    if not done:
+        return
+    execute(
+        connection,
+        _ACK,
+        [
+            (
+                str(one.state),
+                one.reason,
+                one.attempts,
+                one.parts_sent,
+                one.not_before and to_millis(one.not_before),
+                one.sent_at and to_millis(one.sent_at),
+                one.provider_id,
+                one.body_hash,
+                one.id,
+                worker,
+            )
+            for one in done
+        ],
+    )
+    lost = [{"lost": one.id} for one in done if one.state is State.FAILED and one.reason in GONE]
     if lost:
         connection.execute(_LOSE_CONTACT, lost)
-    again = [row["row"] for row in rows if row["new_state"] in (State.QUEUED, State.DEFERRED)]
+    again = [one.id for one in done if one.state in (State.QUEUED, State.DEFERRED)]
     if again:
         connection.execute(_STOPPED_MEANWHILE, {"again": again})
 
