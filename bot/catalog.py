@@ -132,7 +132,14 @@ class Catalog:
                 for word in spoken[:count]:
                     rest = rest.lstrip()[len(word) :]
                 return Match(found, rest.strip())
-        return self._with_code(text)
+        return self._with_code(text) or self._glued(text)
+
+    def _glued(self, text: str) -> Match | None:
+        """A command with its argument set right behind it, as in 「退订节日信」."""
+        for word, one in self.words.items():
+            if one.glued and word == one.word and text.startswith(word):
+                return Match(one, text[len(word) :].strip())
+        return None
 
     def _with_code(self, text: str) -> Match | None:
         """A command with its code set right behind it, as in 「同意3fa9」."""

@@ -29,8 +29,8 @@ class Command:
     `roles`: who may say it, empty for anybody. `group`: may be answered in a group. `reads`:
     changes nothing, so it may answer in the middle of a form and by a near miss. `wins`: is heard
     even in a form (withdrawal, erasure, unsubscribing, a human). `guess`: a near miss runs it
-    without asking. `needs_argument`: the bare word is not this command. `feature`: only where the
-    place has it.
+    without asking. `needs_argument`: the bare word is not this command. `glued`: the argument may
+    stand right behind the word (「退订节日信」). `feature`: only where the place has it.
     `section` and `help` make the help text; a command without help is not listed there.
     """
 
@@ -44,6 +44,7 @@ class Command:
     wins: bool = False
     guess: bool = False
     needs_argument: bool = False
+    glued: bool = False
     feature: str = ""
     source: str = ""
 
@@ -65,6 +66,7 @@ def command(
     wins: bool = False,
     guess: bool = False,
     needs_argument: bool = False,
+    glued: bool = False,
     feature: str = "",
 ) -> Callable[[Handler], Command]:
     """Declare that a function answers these words (the first is the canonical one)."""
@@ -81,6 +83,7 @@ def command(
             wins,
             guess,
             needs_argument,
+            glued,
             feature,
             _place(run),
         )

@@ -1,4 +1,4 @@
-"""人工 and 热线: the telephone, and a coordinator who is told."""
+"""人工, 热线 and 政策: the telephone, a coordinator who is told, and where policies are had."""
 
 from bot.clock import beijing
 from bot.commands import command
@@ -19,7 +19,7 @@ def hotline(context: Context, _argument: str) -> Reply:
     return say(f"{_number(context)}{EMERGENCY}")
 
 
-@command("人工", "转人工", "客服", "真人", "人工客服", help="人工：找工作人员", wins=True)
+@command("人工", "求助", "转人工", "客服", "真人", "人工客服", help="人工：找工作人员", wins=True)
 def human(context: Context, _argument: str) -> Reply:
     """Tell a coordinator, once a day for each person, and give the number."""
     told = [
@@ -35,6 +35,15 @@ def human(context: Context, _argument: str) -> Reply:
     context.audit("human.asked", f"person:{context.person_id}")
     passed_on = "已转告工作人员，会尽快与您联系。" if any(told) else ""
     return say(f"{passed_on}{_number(context)}{EMERGENCY}")
+
+
+@command("政策", "返乡就业", help="政策：怎样拿到惠企、人才和返乡就业政策", group=True, reads=True)
+def policies(context: Context, _argument: str) -> Reply:
+    """Where the handbook is to be had; looking things up in it here comes later."""
+    return say(
+        "惠企、人才和返乡就业政策由办公室汇编，按您的情况发给您，一律以文件原文为准。\n"
+        f"请回「人工」说明要哪一类，或打电话。{_number(context)}"
+    )
 
 
 def _number(context: Context) -> str:

@@ -98,6 +98,7 @@ class StopForm(Form, name="stop_letters", label="退订"):
     help="退订：停收某类或全部来信，如「退订 节日信」",
     section="书信与活动",
     wins=True,
+    glued=True,
     guess=True,
 )
 def stop(context: Context, argument: str) -> Reply:
@@ -132,7 +133,7 @@ def _wanted(context: Context) -> list[str]:
     return [topic for topic in TOPICS if topic not in stopped and ALL_TOPICS not in stopped]
 
 
-@command("订阅", "恢复订阅", help="订阅：如「订阅 政策」", section="书信与活动")
+@command("订阅", "恢复订阅", help="订阅：如「订阅 政策」", section="书信与活动", glued=True)
 def take_up(context: Context, argument: str) -> Reply:
     """`订阅` shows, `订阅 政策` takes up."""
     if context.session.get(MemberProfile, context.person_id) is None:
