@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+import structlog
 
 from tests.network import Guard
 from tests.postgres import Server, running_server
@@ -50,6 +54,40 @@ def refused_addresses() -> Iterator[list[str]]:
     _guard.refused.clear()
     yield _guard.refused
     assert _guard.refused == []
+
+
+# What people of the tests are called and tell; the log of no test may hold any of it.
+PERSONAL = re.compile(
+    r"高远山|乌日娜|巴特尔|阿依古丽|欧阳静|(?<!\d)1[3-9]\d{9}(?!\d)|(?<!\d)\d{17}[\dXx](?!\w)"
+)
+
+
+@pytest.fixture(autouse=True)
+def logged() -> Iterator[list[str]]:
+    """Everything a test logs, by either library; a test that logs something personal fails."""
+    lines: list[str] = []
+    handler = _Keeper(lines)
+    logging.getLogger().addHandler(handler)
+    before = structlog.get_config()
+
+    def keep(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Any:
+        lines.append(str(dict(event)))
+        return event
+
+    structlog.configure(processors=[keep, *before["processors"]])
+    yield lines
+    structlog.configure(**before)
+    logging.getLogger().removeHandler(handler)
+    assert [line for line in lines if PERSONAL.search(line)] == []
+
+
+class _Keeper(logging.Handler):
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.append(record.getMessage())
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from alembic import command
 from playwright.async_api import async_playwright
 from pydantic import SecretStr
 from sqlalchemy import text
@@ -31,7 +32,7 @@ from bot.context import Services
 from bot.errors import ConfigError, UserError
 from bot.messages import File, Part, say
 from storage.columns import KeyRing
-from storage.db import Database
+from storage.db import Database, alembic_config
 from storage.people import OneTimeCode, Unsubscription
 from tests.serving import logging_restored
 from tests.world import KEYS, World, whole_catalog
@@ -93,11 +94,13 @@ async def served(app: App) -> AsyncIterator[aiohttp.ClientSession]:
     stop = asyncio.Event()
     more = [Route("/broken", _broken), Route("/echo", _echo, methods=["POST"])]
     server = asyncio.create_task(web.serve(app, listening, ["web"], more=more, stop=stop))
-    async with aiohttp.ClientSession(address) as client:
-        yield client
-    stop.set()
-    async with asyncio.timeout(5):
-        await server
+    try:
+        async with aiohttp.ClientSession(address) as client:
+            yield client
+    finally:
+        stop.set()
+        async with asyncio.timeout(5):
+            await server
 
 
 def link(app: App, kind: str, person_id: int, **age: float) -> str:
@@ -127,7 +130,16 @@ def stops(app: App) -> int:
 # - health and figures -
 
 
+def stamped(database: Database) -> None:
+    """Tables that were laid whole, marked as what the migrations lead to."""
+    with database.transaction() as connection:
+        config = alembic_config()
+        config.attributes["connection"] = connection
+        command.stamp(config, "head")
+
+
 async def test_a_running_installation_is_alive_and_ready(app: App) -> None:
+    stamped(app.services.database)
     async with served(app) as client:
         for path in ("/healthz", "/readyz"):
             answer = await client.get(path)
