@@ -18,7 +18,6 @@ from sqlalchemy import (
     Connection,
     Index,
     Integer,
-    LargeBinary,
     UniqueConstraint,
     and_,
     bindparam,
@@ -30,7 +29,6 @@ from sqlalchemy import (
     not_,
     or_,
     text,
-    type_coerce,
     update,
 )
 from sqlalchemy import select as core_select
@@ -306,55 +304,22 @@ class Claimed:
     attempts: int
     parts_sent: int
     body: bytes | None
-    expires_at: datetime | None
     slot_ms: int = 0
 
 
-_CLAIMED = (
-    TABLE.c.id,
-    TABLE.c.occasion,
-    TABLE.c.campaign_id,
-    TABLE.c.person_id,
-    TABLE.c.address,
-    TABLE.c.purpose,
-    TABLE.c.lane,
-    TABLE.c.windowed,
-    TABLE.c.repeatable,
-    TABLE.c.attempts,
-    TABLE.c.parts_sent,
-    type_coerce(TABLE.c.body, LargeBinary).label("body"),
-    TABLE.c.expires_at,
-)
-_FLIGHT = TABLE.alias("flight")
 _READY = (
-    core_select(TABLE.c.id)
-    .where(
-        TABLE.c.lane == bindparam("of_lane"),
-        _in_state(State.QUEUED),
-        TABLE.c.not_before <= bindparam("now", type_=UtcDateTime),
-        not_(
-            exists().where(
-                _FLIGHT.c.address == TABLE.c.address,
-                text("flight.state IN ('leased', 'sending')"),
-            )
-        ),
-    )
-    .order_by(TABLE.c.not_before, TABLE.c.id)
-    .limit(bindparam("free"))
+    "SELECT outbox.id FROM outbox WHERE outbox.lane = ? AND outbox.state IN ('queued') "
+    "AND outbox.not_before <= ? AND NOT EXISTS (SELECT 1 FROM outbox AS flight "
+    "WHERE flight.address = outbox.address AND flight.state IN ('leased', 'sending')) "
+    "ORDER BY outbox.not_before, outbox.id LIMIT ?"
 )
-
-
-def _claim(ready: Any) -> Any:
-    return (
-        update(TABLE)
-        .where(TABLE.c.id.in_(ready.scalar_subquery()))
-        .values(state=State.LEASED, owner=bindparam("worker"), reason="")
-        .returning(*_CLAIMED)
-    )
-
-
-_CLAIM_SQLITE = _claim(_READY)
-_CLAIM_POSTGRESQL = _claim(_READY.with_for_update(skip_locked=True))
+_CLAIM = (
+    "UPDATE outbox SET state = 'leased', reason = '', owner = ? WHERE id IN ({ready}) "
+    "RETURNING id, occasion, campaign_id, person_id, address, purpose, lane, windowed, "
+    "repeatable, attempts, parts_sent, body"
+)
+_CLAIM_SQLITE = _CLAIM.format(ready=_READY)
+_CLAIM_POSTGRESQL = _CLAIM.format(ready=f"{_READY} FOR UPDATE SKIP LOCKED")
 
 
 _DUE_LANES = (
@@ -398,16 +363,14 @@ def claim(
     if free <= 0:
         return []
     statement = _CLAIM_SQLITE if connection.dialect.name == "sqlite" else _CLAIM_POSTGRESQL
-    rows = connection.execute(
-        statement, {"of_lane": lane, "now": now, "free": free, "worker": worker}
-    ).all()
+    rows = execute(connection, statement, (worker, lane, to_millis(now), free)).fetchall()
     if gauge.gap_ms and rows:
         connection.execute(
             update(LANES).where(LANES.c.key == lane).values(tat=start + gauge.gap_ms * len(rows))
         )
     return [
-        Claimed(**row._mapping, slot_ms=max(0, start + index * gauge.gap_ms - clock))
-        for index, row in enumerate(sorted(rows, key=lambda row: row.id))
+        Claimed(*row, max(0, start + index * gauge.gap_ms - clock))
+        for index, row in enumerate(sorted(tuple(row) for row in rows))
     ]
 
 
