@@ -59,15 +59,15 @@ class App:
         """What channels call: see `bot.channels.base.Receive`."""
         loop = asyncio.get_running_loop()
         waiting = self.dispatcher.submit(inbound, loop)
-        answered = asyncio.Event()
-        waiting.future.add_done_callback(lambda _done: answered.set())
+        answer: asyncio.Future[tuple[Part, ...]] = asyncio.ensure_future(
+            waiting.future  # type: ignore[arg-type]  # the loop's own, because we gave one
+        )
         try:
             async with asyncio.timeout(seconds):
-                await answered.wait()
+                return await answer
         except TimeoutError:
             waiting.abandoned = True
             raise
-        return waiting.future.result()
 
     def beat(self) -> None:
         """One heartbeat, now."""

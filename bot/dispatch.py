@@ -73,7 +73,9 @@ class Waiting:
     """
 
     inbound: Inbound
-    future: Future[tuple[Part, ...]] = field(default_factory=Future)
+    future: Future[tuple[Part, ...]] | asyncio.Future[tuple[Part, ...]] = field(
+        default_factory=Future
+    )
     abandoned: bool = False
     loop: asyncio.AbstractEventLoop | None = None
     """Where the answer is awaited: a batch's answers are handed to a loop in one call."""
@@ -158,7 +160,8 @@ class Dispatcher:
 
         With a `loop`, the future is settled in that loop's own thread.
         """
-        waiting = Waiting(inbound, loop=loop)
+        waiting = Waiting(inbound) if loop is None else Waiting(inbound, loop.create_future())
+        waiting.loop = loop
         self._queue.put(waiting)
         return waiting
 
@@ -166,7 +169,7 @@ class Dispatcher:
         """Answer one message here and now (tests, the terminal)."""
         waiting = Waiting(inbound)
         self.work([waiting])
-        return waiting.future.result(timeout=0)
+        return waiting.future.result()
 
     def _run(self) -> None:
         while True:

@@ -369,8 +369,8 @@ def claim(
             update(LANES).where(LANES.c.key == lane).values(tat=start + gauge.gap_ms * len(rows))
         )
     return [
-        Claimed(*row, max(0, start + index * gauge.gap_ms - clock))
-        for index, row in enumerate(sorted(tuple(row) for row in rows))
+        Claimed(*columns, slot_ms=max(0, start + index * gauge.gap_ms - clock))  # type: ignore[misc]
+        for index, columns in enumerate(sorted(tuple(row) for row in rows))
     ]
 
 
