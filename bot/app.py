@@ -31,7 +31,7 @@ CHANNELS: Mapping[str, str] = {
 }
 """Name in HONGYAN_CHANNELS → module with a function `build(settings, services_clock)`."""
 
-SWITCH = 0.01  # seconds a thread may keep the interpreter while others want it
+SWITCH = 0.02  # seconds a thread may keep the interpreter while others want it
 
 log = structlog.get_logger()
 
