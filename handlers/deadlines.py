@@ -56,27 +56,6 @@ class FilingState(StrEnum):
     BACKFILLED = "backfilled"
 
 
-@dataclass(frozen=True, slots=True)
-class QuietHours:
-    """The part of the day, over midnight, in which nobody is written to."""
-
-    begin: time = time(21, 30)
-    end: time = time(8, 30)
-
-    def covers(self, moment: datetime, zone: ZoneInfo = BEIJING) -> bool:
-        """Tell whether the aware `moment` is quiet in `zone`; `begin` is quiet, `end` is not."""
-        local = _in_zone(moment, zone).time()
-        return local >= self.begin or local < self.end
-
-    def leave(self, moment: datetime, zone: ZoneInfo = BEIJING) -> datetime:
-        """Return `moment` itself, or the next end of the quiet hours if it falls in them."""
-        if not self.covers(moment, zone):
-            return moment
-        local = _in_zone(moment, zone)
-        day = local.date() + timedelta(days=1) if local.time() >= self.begin else local.date()
-        return datetime.combine(day, self.end, zone)
-
-
 def opening(month: Month) -> datetime:
     """Return when the report opens, which is also the first reminder."""
     return _at(month.first_day.replace(day=OPENING_DAY), time(9, 30))

@@ -6,9 +6,9 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
+from bot.clock import BEIJING, QuietHours
 from handlers.deadlines import (
     FilingState,
-    QuietHours,
     Step,
     WorkingDayRule,
     counted_from,
@@ -126,7 +126,7 @@ def test_no_leader_is_reminded_more_than_five_times_or_at_a_quiet_hour(month: Mo
     for hours in range(7 * 24):
         planned = reminders(month, works, opened + timedelta(hours=hours))
         assert len(planned) <= 5
-        assert [each for each in planned if QUIET.covers(each.at)] == []
+        assert [each for each in planned if QUIET.after(each.at, BEIJING) != each.at] == []
         assert list(planned) == sorted(planned, key=lambda each: each.at)
 
 
@@ -209,7 +209,7 @@ def test_a_team_stands_with_its_report_as_the_calendar_says(
     ],
 )
 def test_quiet_hours_put_a_message_off_until_morning(moment: str, expected: str) -> None:
-    assert f"{QUIET.leave(at(moment)):%m-%d %H:%M}" == expected
+    assert f"{QUIET.after(at(moment), BEIJING):%m-%d %H:%M}" == expected
 
 
 def test_the_freeze_is_at_18_00_on_the_fifth() -> None:
