@@ -24,7 +24,7 @@ from sqlalchemy import Connection, select
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import col
 
-from bot.channels.base import Channel
+from bot.channels.base import Awaiting, Channel
 from bot.clock import BEIJING, beijing, show_time
 from bot.commands import Purpose
 from bot.context import Services, outbox_row
@@ -426,10 +426,11 @@ class Delivery:
         row = ready.row
         channel = self.channels[row.lane.partition(":")[0]]
         address = Address.parse(row.address)
-        done, provider = row.parts_sent, ""
+        done, state = row.parts_sent, State.SENT
+        sent: str | Awaiting = ""
         try:
             for number in range(row.parts_sent, len(ready.parts)):
-                provider = await channel.send(address, ready.parts[number], f"{row.id}-{number}")
+                sent = await channel.send(address, ready.parts[number], f"{row.id}-{number}")
                 done = number + 1
         except SendError as error:
             return await self._refused(ready, error, done)
@@ -437,13 +438,15 @@ class Delivery:
             log.error("channel_failed", lane=row.lane, error=type(error).__name__)
             return await self._refused(ready, SendError("bug", unknown=True), done)
         self.counters.sent += 1
+        if isinstance(sent, Awaiting):
+            state, sent = State.AWAITING_STAFF, sent.id
         return Outcome(
             row.id,
-            State.SENT,
+            state,
             attempts=row.attempts + 1,
             parts_sent=done,
             sent_at=self.services.clock.now(),
-            provider_id=provider,
+            provider_id=sent,
             body_hash=ready.digest,
         )
 

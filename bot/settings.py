@@ -36,7 +36,7 @@ class Settings(BaseSettings):
         SecretStr(""), description="密钥环：编号:密钥,编号:密钥（第一把用于加密）"
     )
     public_url: str = Field("", description="外网地址，如 https://bot.example.org")
-    channels: str = Field("", description="启用的渠道，逗号分隔：wechat,telegram")
+    channels: str = Field("", description="启用的渠道，逗号分隔：wechat,telegram,wecom,…")
     timezone: str = Field("Asia/Shanghai", description="本地时区")
     quiet_hours: str = Field("21:30-08:30", description="静默时段，不主动打扰")
     log_level: str = Field("INFO", description="日志级别")
@@ -53,12 +53,26 @@ class Settings(BaseSettings):
         "", description="公众号菜单，如 登记,活动,更多=我的档案/隐私/人工；空则不动"
     )
 
-    wecom_corp_id: str = Field("", description="企业微信企业ID（后续版本）")
-    wecom_agent_id: str = Field("", description="企业微信应用ID（后续版本）")
-    wecom_secret: SecretStr = Field(SecretStr(""), description="企业微信应用密钥（后续版本）")
-    wecom_token: SecretStr = Field(SecretStr(""), description="企业微信回调 Token（后续版本）")
-    wecom_aes_key: SecretStr = Field(SecretStr(""), description="企业微信回调 AESKey（后续版本）")
+    wecom_corp_id: str = Field("", description="企业微信企业ID")
+    wecom_agent_id: str = Field("", description="企业微信自建应用的 AgentId")
+    wecom_secret: SecretStr = Field(SecretStr(""), description="企业微信自建应用的 Secret")
+    wecom_token: SecretStr = Field(SecretStr(""), description="企业微信应用接收消息的 Token")
+    wecom_aes_key: SecretStr = Field(
+        SecretStr(""), description="企业微信应用接收消息的 EncodingAESKey"
+    )
     wecom_api_base: str = Field("https://qyapi.weixin.qq.com", description="企业微信接口地址")
+    wecom_bot_id: str = Field("", description="企业微信智能机器人的 BotID（长连接方式）")
+    wecom_bot_secret: SecretStr = Field(SecretStr(""), description="智能机器人长连接的 Secret")
+    wecom_bot_token: SecretStr = Field(SecretStr(""), description="智能机器人回调的 Token")
+    wecom_bot_aes_key: SecretStr = Field(
+        SecretStr(""), description="智能机器人回调的 EncodingAESKey"
+    )
+    wecom_bot_url: str = Field(
+        "wss://openws.work.weixin.qq.com", description="智能机器人长连接的地址"
+    )
+    wecom_webhook_url: SecretStr = Field(
+        SecretStr(""), description="企业微信内部群消息推送的 Webhook 地址（含密钥）"
+    )
 
     telegram_token: SecretStr = Field(SecretStr(""), description="Telegram 机器人令牌")
     telegram_api_base: str = Field("https://api.telegram.org", description="Telegram 接口地址")

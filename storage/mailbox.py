@@ -119,7 +119,9 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
             State.DEFERRED,
         }
     ),
-    State.AWAITING_STAFF: frozenset({State.SENT, State.CANCELLED, State.EXPIRED}),
+    State.AWAITING_STAFF: frozenset(
+        {State.SENT, State.FAILED, State.CANCELLED, State.EXPIRED, State.SUPPRESSED}
+    ),
     State.UNKNOWN: frozenset({State.SENT, State.QUEUED, State.FAILED}),
     State.SENT: frozenset({State.DELIVERED, State.READ, State.FAILED}),
     State.DELIVERED: frozenset({State.READ}),
@@ -244,6 +246,13 @@ Index(
     col(Outbox.person_id),
     sqlite_where=_OF_SOMEBODY,
     postgresql_where=_OF_SOMEBODY,
+)
+_KNOWN_THERE = text("provider_id <> ''")
+Index(
+    "ix_outbox_provider",
+    col(Outbox.provider_id),
+    sqlite_where=_KNOWN_THERE,
+    postgresql_where=_KNOWN_THERE,
 )
 _OF_CAMPAIGN = text("campaign_id IS NOT NULL")
 Index(
@@ -530,6 +539,32 @@ def acknowledge(connection: Connection, worker: str, outcomes: Iterable[Outcome]
     again = [one.id for one in done if one.state in (State.QUEUED, State.DEFERRED)]
     if again:
         connection.execute(_STOPPED_MEANWHILE, {"again": again})
+
+
+def report(
+    connection: Connection, channel: str, provider_id: str, state: State, reason: str = ""
+) -> int:
+    """Write down what a platform tells later of a row that it knows by `provider_id`.
+
+    Returns how many rows moved; news that comes twice or too late moves none.
+    """
+    if not provider_id:
+        return 0
+    before = [known for known, after in TRANSITIONS.items() if state in after]
+    moved = connection.execute(
+        update(TABLE)
+        .where(
+            TABLE.c.provider_id == provider_id,
+            text("provider_id <> ''"),  # said beside it, or the partial index is not used
+            TABLE.c.lane.startswith(f"{channel}:", autoescape=True),
+            TABLE.c.state.in_(before),
+        )
+        .values(state=state, reason=reason)
+        .returning(TABLE.c.id)
+    ).all()
+    if state is State.FAILED and reason in GONE and moved:
+        connection.execute(_LOSE_CONTACT, [{"lost": row.id} for row in moved])
+    return len(moved)
 
 
 _PAUSED = col(Campaign.state) == CampaignState.PAUSED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from starlette.routing import BaseRoute
@@ -17,6 +18,25 @@ Raises TimeoutError when it takes longer: then answer nothing, so that the platf
 its next try finds the answer (or, when no try is left, the answer leaves through the outbox).
 Raises anything else when the message could not be taken: answer with 503.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Awaiting:
+    """What `send` returns where a member of the staff must still tap: nobody was written to yet.
+
+    `id` is the platform's id of the task; `storage.mailbox.report` finds the row by it.
+    """
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of `hongyan check`: what was looked at, and where it is wrong, what to click."""
+
+    fine: bool
+    what: str
+    advice: str = ""
 
 
 class Channel(Protocol):
@@ -35,7 +55,7 @@ class Channel(Protocol):
         A platform that cannot be reached must not end it; other channels go on.
         """
 
-    async def send(self, address: Address, part: Part, key: str) -> str:
+    async def send(self, address: Address, part: Part, key: str) -> str | Awaiting:
         """Send one bubble and return the platform's id of it ("" if it has none).
 
         `key` is the same for each try of the same bubble: the platform's idempotency key where it
@@ -56,3 +76,11 @@ class Attached(Protocol):
 
     def attach(self, services: Services) -> None:
         """Called once, before anything else of the channel."""
+
+
+@runtime_checkable
+class Probed(Protocol):
+    """A channel that can be tried for real by `hongyan check`: token, rights, callback, quota."""
+
+    async def probe(self) -> Sequence[Finding]:
+        """Ask the platform; never raises for what the platform answers, nor shows a secret."""
