@@ -10,8 +10,8 @@ from pathlib import Path
 import aiohttp
 
 from bot.app import App
+from bot.channels.callback import Patience
 from bot.channels.envelope import Envelope
-from bot.channels.wechat.callback import Patience
 from bot.channels.wechat.channel import WeChatChannel
 from bot.commands import Command
 from bot.messages import Address

@@ -18,8 +18,8 @@ from sqlmodel import col, select
 from starlette.routing import BaseRoute
 
 from bot.app import App, build_channels, facts_of, services_for
+from bot.channels.callback import Patience
 from bot.channels.wechat import build
-from bot.channels.wechat.callback import Patience
 from bot.channels.wechat.channel import WeChatChannel
 from bot.channels.wechat.menu import Button, client, read_menu
 from bot.clock import SystemClock

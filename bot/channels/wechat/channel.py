@@ -11,10 +11,11 @@ import structlog
 from starlette.routing import BaseRoute, Route
 
 from bot.channels.base import Receive
+from bot.channels.callback import Patience
 from bot.channels.calls import TIMEOUT, Caller
 from bot.channels.envelope import Envelope
 from bot.channels.wechat.api import WeChatApi
-from bot.channels.wechat.callback import Callback, Patience
+from bot.channels.wechat.callback import WeChatCallback
 from bot.channels.wechat.menu import client, create_menu, read_menu
 from bot.channels.wechat.reading import NAME
 from bot.clock import Clock
@@ -74,7 +75,7 @@ class WeChatChannel:
         """The callback; none while a setting is missing."""
         if self.check():
             return ()
-        callback = Callback(
+        callback = WeChatCallback(
             self._envelope(), self._settings.wechat_app_id, self._clock, receive, self._patience
         )
         return (Route(PATH, callback, methods=["GET", "POST"]),)

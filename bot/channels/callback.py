@@ -1,0 +1,172 @@
+"""The address that a platform calls: verified, opened, answered in time or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Generic, TypeVar
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import Receive as ASGIReceive
+from starlette.types import Scope, Send
+
+from bot.channels.base import Receive
+from bot.channels.envelope import MAX_BYTES, BadCallback, Envelope
+from bot.clock import Clock
+from bot.messages import Inbound, Part
+
+Opened = TypeVar("Opened")
+"""What a callback says once it is opened: fields of XML, or an object of JSON."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long the platform waits, in seconds.
+
+    It hangs up after 5 s and tries again, three times in all; that it is left without an answer is
+    what makes it try again, so we hold on a little longer than it does. When the third try is about
+    to end, the answer must leave by another way.
+    """
+
+    one_try: float = 6.0
+    all_tries: float = 14.5
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """What a callback tells that is no conversation.
+
+    `id` is the same for each of its tries; `begin` starts the work it means to us. The platform is
+    answered when the work is done, and tries again when it fails.
+    """
+
+    id: str
+    begin: Callable[[], Awaitable[None]]
+
+
+class Callback(ABC, Generic[Opened]):
+    """Answers `GET` (the console's check of our address) and `POST` (messages and events)."""
+
+    def __init__(
+        self,
+        name: str,
+        envelope: Envelope,
+        clock: Clock,
+        receive: Receive,
+        patience: Patience,
+    ) -> None:
+        self.name = name
+        self.envelope = envelope
+        self.clock = clock
+        self._receive = receive
+        self._patience = patience
+        self._open: dict[str, asyncio.Future[tuple[Part, ...]]] = {}
+
+    # What a platform is asked for ----------------------------------------------------------------
+
+    @abstractmethod
+    def verify(self, query: Mapping[str, str], now: datetime) -> str:
+        """What the console wants to read; raises BadCallback."""
+
+    @abstractmethod
+    def open(self, query: Mapping[str, str], body: bytes, now: datetime) -> Opened:
+        """What a callback says; raises BadCallback."""
+
+    @abstractmethod
+    def read(self, opened: Opened, now: datetime) -> Inbound | None:
+        """The message or happening that concerns us; None for everything else."""
+
+    @abstractmethod
+    def reply(self, opened: Opened, parts: tuple[Part, ...]) -> Response | None:
+        """The platform's own way to answer, sealed; None where there is nothing to say."""
+
+    def aside(self, opened: Opened) -> Aside | None:
+        """What is no conversation; asked first."""
+        return None
+
+    # ---------------------------------------------------------------------------------------------
+
+    async def __call__(self, scope: Scope, receive: ASGIReceive, send: Send) -> None:
+        """As an ASGI application: the router's wrappers would only catch what is caught here."""
+        response = await self.serve(Request(scope, receive))
+        await response(scope, receive, send)
+
+    async def serve(self, request: Request) -> Response:
+        """Never raises for what was sent; a refusal says nothing but its status."""
+        now = self.clock.now()
+        try:
+            if request.method != "POST":
+                return PlainTextResponse(self.verify(request.query_params, now))
+            opened = self.open(request.query_params, await _body(request), now)
+        except BadCallback as refused:
+            log.warning(
+                "callback_refused", channel=self.name, status=refused.status, reason=refused.reason
+            )
+            return Response(status_code=refused.status)
+        aside = self.aside(opened)
+        if aside is not None:
+            return await self._answer(opened, self._work(aside.id, lambda: _nothing_said(aside)))
+        inbound = self.read(opened, now)
+        if inbound is None:
+            return success()
+        seconds = self._patience.all_tries
+        work = self._work(inbound.id, lambda: self._receive(inbound, seconds))
+        return await self._answer(opened, work)
+
+    async def _answer(self, opened: Opened, work: asyncio.Future[tuple[Part, ...]]) -> Response:
+        await asyncio.wait({work}, timeout=self._patience.one_try)
+        if not work.done():
+            return Response(status_code=503)
+        try:
+            parts = work.result()
+        except TimeoutError:
+            return success()  # no try is left: the answer leaves through the outbox
+        except Exception as error:  # noqa: BLE001  # whatever it was, the platform shall try again
+            log.error("message_not_taken", channel=self.name, error=type(error).__name__)
+            return Response(status_code=503)
+        return self.reply(opened, parts) or success()
+
+    def _work(
+        self, id: str, begin: Callable[[], Awaitable[tuple[Part, ...]]]
+    ) -> asyncio.Future[tuple[Part, ...]]:
+        """The answer in the making; a later try of the same message waits for the same one."""
+        work = self._open.get(id)
+        if work is None:
+            work = asyncio.ensure_future(begin())
+            self._open[id] = work
+            work.add_done_callback(lambda done: self._done(id, done))
+        return work
+
+    def _done(self, id: str, work: asyncio.Future[tuple[Part, ...]]) -> None:
+        del self._open[id]
+        if not work.cancelled():
+            work.exception()  # looked at, even if no try is open to be told
+
+
+def success() -> Response:
+    """What ends the platform's tries."""
+    return PlainTextResponse("success")
+
+
+async def _nothing_said(aside: Aside) -> tuple[Part, ...]:
+    await aside.begin()
+    return ()
+
+
+async def _body(request: Request) -> bytes:
+    """The body, of which no more is read than is allowed; raises BadCallback(413)."""
+    pieces: list[bytes] = []
+    size = 0
+    async for piece in request.stream():
+        size += len(piece)
+        if size > MAX_BYTES:
+            raise BadCallback(413, "body too large")
+        pieces.append(piece)
+    return b"".join(pieces)
