@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import SecretStr
 
 from bot.channels.calls import Caller
+from bot.channels.tokens import DeadToken, Tokens
 from bot.clock import Clock, beijing
 from bot.errors import SendError
 
@@ -21,8 +21,6 @@ DEAD_TOKEN = frozenset({40001, 40014, 42001})
 # The platform renews a stable token in its last 300 s and lets the old one live as long; asked for
 # earlier it gives the old one again, so nothing is won by asking sooner.
 RENEW_BEFORE = timedelta(seconds=240)
-AT_LEAST = timedelta(seconds=60)
-PAUSE_AFTER_REFUSAL = timedelta(seconds=30)
 STOPPED = 300.0  # seconds between two looks whether a person has mended the account
 
 _PERMANENT: Mapping[int, str] = {
@@ -55,10 +53,6 @@ _STOPPING: Mapping[int, str] = {
 _IP = re.compile(r"invalid ip ([0-9A-Fa-f.:]+)")
 
 
-class DeadToken(Exception):
-    """The platform does not take this access token (any more)."""
-
-
 class WeChatApi:
     """Calls with the account's token, which is renewed in time and never by two at once.
 
@@ -71,10 +65,7 @@ class WeChatApi:
         self._app_id = app_id
         self._secret = secret
         self._clock = clock
-        self._renewing = asyncio.Lock()
-        self._token = ""
-        self._renew_at: datetime | None = None
-        self._refused_at: datetime | None = None
+        self._tokens = Tokens(self._fetch, clock, renew_before=RENEW_BEFORE)
 
     async def post(self, endpoint: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """The answer of an endpoint such as `message/custom/send`; raises SendError."""
@@ -90,15 +81,7 @@ class WeChatApi:
 
     async def with_token(self, call: Callable[[str], Awaitable[T]]) -> T:
         """Call with the token; once more with another one if the platform does not take it."""
-        token = await self._current()
-        try:
-            return await call(token)
-        except DeadToken:
-            token = await self._after(token)
-        try:
-            return await call(token)
-        except DeadToken:
-            raise SendError("token", retry_after=PAUSE_AFTER_REFUSAL.total_seconds()) from None
+        return await self._tokens.use(call)
 
     def check(self, code: object, message: object) -> None:
         """Return if the platform did what it was asked; else raise DeadToken or SendError.
@@ -111,50 +94,18 @@ class WeChatApi:
         if number:
             raise refusal(number, str(message), self._clock.now())
 
-    async def _current(self) -> str:
-        if self._fresh():
-            return self._token
-        async with self._renewing:
-            if not self._fresh():
-                await self._renew()
-            return self._token
-
-    async def _after(self, refused: str) -> str:
-        """Another token than `refused`, asked for once however many calls it failed."""
-        async with self._renewing:
-            if self._token != refused:
-                return self._token
-            now = self._clock.now()
-            if self._refused_at is not None and now - self._refused_at < PAUSE_AFTER_REFUSAL:
-                raise SendError("token", retry_after=PAUSE_AFTER_REFUSAL.total_seconds())
-            self._refused_at = now
-            await self._renew()
-            return self._token
-
-    def _fresh(self) -> bool:
-        return self._renew_at is not None and self._clock.now() < self._renew_at
-
-    async def _renew(self) -> None:
+    async def _fetch(self) -> tuple[str, int]:
         body = {
             "grant_type": "client_credential",
             "appid": self._app_id,
             "secret": self._secret.get_secret_value(),
         }
+        answer = await self._caller.post("cgi-bin/stable_token", body)
         try:
-            answer = await self._caller.post("cgi-bin/stable_token", body)
             self.check(answer.get("errcode"), answer.get("errmsg"))
-            token, seconds = str(answer["access_token"]), int(answer["expires_in"])
-        except SendError as error:
-            if error.unknown:  # the request for a token, not the message
-                raise SendError("no_token", detail=error.detail) from None
-            raise
         except DeadToken:
             raise refusal(40125, "", self._clock.now()) from None
-        except (KeyError, ValueError):
-            raise SendError("no_token", detail="not understood") from None
-        self._token = token
-        life = timedelta(seconds=seconds) - RENEW_BEFORE
-        self._renew_at = self._clock.now() + max(life, AT_LEAST)
+        return str(answer["access_token"]), int(answer["expires_in"])
 
 
 def refusal(code: int, message: str, now: datetime) -> SendError:
