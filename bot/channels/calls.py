@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 
 from bot.errors import SendError
+from bot.messages import File
 
 TIMEOUT = aiohttp.ClientTimeout(total=30, connect=5, sock_connect=3, sock_read=8)
 BUSY = 60.0  # seconds to wait after a 429 that names none
@@ -39,13 +40,28 @@ class Caller:
         # Not escaped: WeChat shows `\u4f60` as it stands.
         content = json.dumps(body, ensure_ascii=False).encode("utf-8", "replace")
         headers = {"Content-Type": "application/json; charset=utf-8"}
+        return await self._call("POST", path, query, data=content, headers=headers)
+
+    async def get(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """GET the JSON object at `path`; raises SendError as `post` does."""
+        return await self._call("GET", path, query)
+
+    async def upload(
+        self, path: str, file: File, query: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """POST a file as the form field `media`; raises SendError as `post` does."""
+        # Unquoted: the platforms show `%E5%9B%9E` as it stands.
+        form = aiohttp.FormData(quote_fields=False)
+        form.add_field("media", file.content, filename=file.name, content_type=file.mime)
+        return await self._call("POST", path, query, data=form)
+
+    async def _call(
+        self, method: str, path: str, query: Mapping[str, str] | None, **more: Any
+    ) -> dict[str, Any]:
+        address = f"{self._base}/{path}"
         try:
-            async with self._connected().post(
-                f"{self._base}/{path}",
-                params=query,
-                data=content,
-                headers=headers,
-                allow_redirects=False,
+            async with self._connected().request(
+                method, address, params=query, allow_redirects=False, **more
             ) as response:
                 status, answer = response.status, await response.read()
                 patience = response.headers.get("Retry-After", "")
