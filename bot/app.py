@@ -14,7 +14,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from bot import heart
 from bot.catalog import Catalog, collect
-from bot.channels.base import Attached, Channel, Receive
+from bot.channels.base import Attached, Channel, Neighbourly, Receive
 from bot.clock import Clock, SystemClock
 from bot.context import ChannelFacts, Services
 from bot.delivery import Delivery
@@ -52,6 +52,8 @@ class App:
         for channel in channels.values():
             if isinstance(channel, Attached):
                 channel.attach(services)
+            if isinstance(channel, Neighbourly):
+                channel.meet(tuple(channels.values()))
         self.delivery = delivery or Delivery(services, channels, alone=alone)
         self.dispatcher = Dispatcher(services, wake=self.delivery.wake)
 

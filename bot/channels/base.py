@@ -79,6 +79,14 @@ class Attached(Protocol):
 
 
 @runtime_checkable
+class Neighbourly(Protocol):
+    """A channel at whose address a platform also tells what concerns other channels."""
+
+    def meet(self, others: Sequence[Channel]) -> None:
+        """Called once with all channels of the installation, before anything else of this one."""
+
+
+@runtime_checkable
 class Probed(Protocol):
     """A channel that can be tried for real by `hongyan check`: token, rights, callback, quota."""
 

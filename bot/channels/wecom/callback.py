@@ -1,0 +1,71 @@
+"""The address that WeCom calls for an app: messages, and the events of whoever listens to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Protocol, runtime_checkable
+
+from starlette.responses import Response
+
+from bot.channels.base import Receive
+from bot.channels.callback import Aside, Callback, Patience
+from bot.channels.envelope import Envelope, Fields, word
+from bot.channels.wecom.reading import NAME, read
+from bot.clock import Clock
+from bot.messages import Inbound, Part
+from bot.text import content_hash
+
+PATH = "/callback/wecom"
+
+
+@runtime_checkable
+class Listener(Protocol):
+    """A channel whose events arrive at the app's address: customer contact, customer service."""
+
+    @property
+    def events(self) -> frozenset[str]:
+        """The values of `Event` that it takes, such as `change_external_chat`."""
+
+    async def hear(self, fields: Fields) -> None:
+        """Take one; if this raises or takes longer than 5 s, the platform tells it again, up to
+        three times in all, and a failed one is not told a fourth time.
+        """
+
+
+class WeComCallback(Callback[Fields]):
+    """XML in safe mode, sealed for our corporation."""
+
+    def __init__(
+        self,
+        envelope: Envelope,
+        account: str,
+        clock: Clock,
+        receive: Receive,
+        patience: Patience,
+        listeners: Sequence[Listener] = (),
+    ) -> None:
+        super().__init__(NAME, envelope, clock, receive, patience)
+        self._account = account
+        self._listeners = {event: heard for heard in listeners for event in heard.events}
+
+    def verify(self, query: Mapping[str, str], now: datetime) -> str:
+        """The echo is encrypted, and answered as it was before."""
+        return self.envelope.verify_sealed(query, now)
+
+    def open(self, query: Mapping[str, str], body: bytes, now: datetime) -> Fields:
+        return self.envelope.open(query, body, now)
+
+    def aside(self, opened: Fields) -> Aside | None:
+        listener = self._listeners.get(word(opened, "Event"))
+        if listener is None:
+            return None
+        id = f"{word(opened, 'Event')}-{content_hash(*map(str, opened.values()))}"
+        return Aside(id, partial(listener.hear, opened))
+
+    def read(self, opened: Fields, now: datetime) -> Inbound | None:
+        return read(opened, self._account, now)
+
+    def reply(self, opened: Fields, parts: tuple[Part, ...]) -> Response | None:
+        return None
