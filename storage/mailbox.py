@@ -458,6 +458,34 @@ _SPEND_WINDOW = (
 )
 
 
+_GATE_BEYOND = (
+    update(TABLE)
+    .where(
+        _MINE,
+        TABLE.c.id.in_(bindparam("beyond", expanding=True)),
+        _ALIVE,
+        _CONSENTED,
+        _WANTED,
+        not_(_IN_WINDOW),
+    )
+    .values(state=State.SENDING)
+    .returning(TABLE.c.id)
+)
+
+
+def gate_beyond(
+    connection: Connection, ids: Sequence[int], beyond: Sequence[int], worker: str, now: datetime
+) -> set[int]:
+    """Of the rows `beyond`, which need no reply window, let those through whose window is closed.
+
+    To be asked before `gate`, with the same `ids`; the rest is for `gate` to decide.
+    """
+    if not beyond:
+        return set()
+    arguments = {"ids": list(ids), "beyond": list(beyond), "worker": worker, "now": now}
+    return {row.id for row in connection.execute(_GATE_BEYOND, arguments)}
+
+
 def gate(connection: Connection, ids: Sequence[int], worker: str, now: datetime) -> set[int]:
     """Let through what may leave this moment; everything else gets its reason.
 
@@ -821,6 +849,37 @@ def people_in(campaign_id: int, states: Sequence[State]) -> Any:
     return core_select(TABLE.c.person_id).where(
         TABLE.c.campaign_id == campaign_id, TABLE.c.state.in_(states)
     )
+
+
+def waiting_for_a_word(campaign_id: int, channel: str) -> Any:
+    """A SELECT of (person_id, address) of a campaign's rows that wait until their reader writes.
+
+    Only of those who may still get it; to be executed with the parameter `now`.
+    """
+    return (
+        core_select(TABLE.c.person_id, TABLE.c.address)
+        .join(Contact, col(Contact.address) == TABLE.c.address)
+        .where(
+            TABLE.c.campaign_id == campaign_id,
+            TABLE.c.lane.startswith(f"{channel}:", autoescape=True),
+            _in_state(State.DEFERRED),
+            TABLE.c.reason == "window",
+            col(Contact.reachable),
+            _ALIVE,
+            _CONSENTED,
+            _WANTED,
+        )
+    )
+
+
+def waits_for(connection: Connection, address: str) -> int:
+    """How many rows wait until the reader at this address writes."""
+    query = (
+        core_select(func.count())
+        .select_from(TABLE)
+        .where(TABLE.c.address == address, _in_state(State.DEFERRED), TABLE.c.reason == "window")
+    )
+    return int(connection.execute(query).scalar_one())
 
 
 def states_of(connection: Connection, occasions: Sequence[str]) -> dict[tuple[str, int], State]:
