@@ -19,11 +19,7 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 import structlog
-from sqlalchemy import (
-    Connection,
-    insert,
-    update,
-)
+from sqlalchemy import Connection, update
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlmodel import col
 
@@ -51,7 +47,7 @@ from bot.purposes import ANSWER, TROUBLE
 from bot.text import merged, shape
 from storage import mailbox
 from storage.hotpath import HotPath
-from storage.people import Contact, Person, Role
+from storage.people import Contact, Role
 
 BATCH = 64
 SEEN_EVERY = timedelta(minutes=10)
@@ -286,7 +282,7 @@ class Dispatcher:
         contacts = hot.contacts(sorted(every))
         for address, message in private.items():
             if address not in contacts:
-                contacts[address] = self._newcomer(connection, message.sender, now)
+                contacts[address] = hot.newcomer(message.sender.channel, address, now)
         people = sorted({person for _contact, person in contacts.values()})
         hot.lock(people)
         roles: dict[int, list[Role]] = {}
@@ -307,26 +303,6 @@ class Dispatcher:
 
     def _anonymous(self, sender: Address) -> bool:
         return self.services.channels[sender.channel].anonymous
-
-    def _newcomer(self, connection: Connection, sender: Address, now: datetime) -> tuple[int, int]:
-        person = connection.execute(
-            insert(Person).values(created_at=now).returning(col(Person.id))
-        ).scalar_one()
-        contact = connection.execute(
-            insert(Contact)
-            .values(
-                person_id=person,
-                channel=sender.channel,
-                address=str(sender),
-                reachable=True,
-                window_left=0,
-                last_seen_at=now,
-            )
-            .returning(col(Contact.id))
-        ).scalar_one()
-        assert person is not None
-        assert contact is not None
-        return contact, person
 
     def _drafts(
         self, hot: HotPath, people: Sequence[int], now: datetime

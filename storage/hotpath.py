@@ -19,6 +19,11 @@ from storage.mailbox import State
 
 _SEEN = "SELECT key, reply FROM inbox WHERE key IN ({among})"
 _CONTACTS = "SELECT address, id, person_id FROM contact WHERE address IN ({among})"
+_PERSON = "INSERT INTO person (created_at) VALUES (?) RETURNING id"
+_CONTACT = (
+    "INSERT INTO contact (person_id, channel, address, reachable, window_left, last_seen_at) "
+    "VALUES (?, ?, ?, ?, 0, ?) RETURNING id"
+)
 # A row of the outbox for somebody who is just speaking need not wait for them: NO KEY.
 _LOCK = "SELECT id FROM person WHERE id IN ({among}) ORDER BY id FOR NO KEY UPDATE"
 _ROLES = (
@@ -68,6 +73,13 @@ class HotPath:
         """Address → (contact id, person id), where known."""
         rows = self._among(_CONTACTS, addresses)
         return {address: (contact, person) for address, contact, person in rows}
+
+    def newcomer(self, channel: str, address: str, now: datetime) -> tuple[int, int]:
+        """(contact id, person id) of somebody who writes for the first time."""
+        moment = to_millis(now)
+        person = int(self._run(_PERSON, (moment,)).scalar_one())
+        contact = self._run(_CONTACT, (person, channel, address, True, moment))
+        return int(contact.scalar_one()), person
 
     def lock(self, people: Sequence[int]) -> None:
         """Hold these people until the transaction ends; SQLite's one writer holds everybody."""
