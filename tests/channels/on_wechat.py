@@ -18,8 +18,9 @@ from bot.messages import Address
 from bot.settings import Settings
 from tests.channels.harness import Trouble, installed, serving, settings_for
 from tests.emulators.faults import What, When
+from tests.emulators.pushing import Push
 from tests.emulators.server import Platforms
-from tests.emulators.wechat import Account, Push
+from tests.emulators.wechat import Account
 
 SEND = "cgi-bin/message/custom/send"
 TOKEN = "cgi-bin/stable_token"

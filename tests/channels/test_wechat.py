@@ -44,8 +44,9 @@ from tests.channels.on_wechat import (
     wechat_settings,
 )
 from tests.emulators.clock import VirtualClock
+from tests.emulators.pushing import Push
 from tests.emulators.server import START, Platforms
-from tests.emulators.wechat import UNAVAILABLE, Push, Rules, WeChat
+from tests.emulators.wechat import UNAVAILABLE, Rules, WeChat
 from tests.world import KEYS, whole_catalog
 
 pytestmark = pytest.mark.anyio

@@ -17,13 +17,12 @@ import math
 import secrets
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 from xml.sax.saxutils import escape
 from zoneinfo import ZoneInfo
 
-import aiohttp
 import xmltodict
 from aiohttp import web
 from wechatpy.crypto import PrpCrypto
@@ -31,6 +30,7 @@ from wechatpy.crypto import PrpCrypto
 from tests.emulators.clock import VirtualClock
 from tests.emulators.control import control
 from tests.emulators.faults import Fault, Faults, What, When, answer_with
+from tests.emulators.pushing import Push, Pusher, Signed
 
 BEIJING = ZoneInfo("Asia/Shanghai")
 UNAVAILABLE = "该公众号暂时无法提供服务，请稍后再试"
@@ -140,43 +140,6 @@ class Member:
     transcript: list[Line] = field(default_factory=list)
 
 
-@dataclass(slots=True)
-class Try:
-    """One delivery of a callback: when it began and how it ended."""
-
-    at: float
-    status: int | None = None
-    error: str = ""
-
-
-@dataclass(slots=True)
-class Push:
-    """A message or event on its way to the product, and what came back."""
-
-    openid: str
-    fields: dict[str, Any]
-    tries: list[Try] = field(default_factory=list)
-    answer: dict[str, Any] | None = None
-    unavailable: bool = False
-    over: asyncio.Event = field(default_factory=asyncio.Event)
-
-    @property
-    def text(self) -> str:
-        """What a passive text answer says, or nothing."""
-        return str((self.answer or {}).get("Content") or "")
-
-    def shown(self) -> dict[str, Any]:
-        """As the control API shows it."""
-        tries = [asdict(attempt) for attempt in self.tries]
-        return {"text": self.text, "answer": self.answer, "tries": tries,
-                "unavailable": self.unavailable}  # fmt: skip
-
-    async def done(self) -> Push:
-        """Wait until the last try is over."""
-        await self.over.wait()
-        return self
-
-
 class Refused(Exception):
     """The platform's own error code."""
 
@@ -274,7 +237,6 @@ class WeChat:
         mode: str = "safe",
     ) -> None:
         self.clock = clock
-        self.callback_url = callback_url
         self.account = account or Account()
         self.rules = rules or Rules()
         self.mode = mode
@@ -295,18 +257,19 @@ class WeChat:
         self._codes: dict[str, tuple[str, float]] = {}
         self._numbers = itertools.count(24_000_000_000_000_001)
         self._crypto = PrpCrypto(base64.b64decode(self.account.aes_key + "="))
-        self._repeats = 0
-        self._holds = 0
-        self._held: list[Push] = []
-        self._session: aiohttp.ClientSession | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._pushes = Pusher(
+            clock,
+            tries=self.rules.tries,
+            patience=self.rules.patience,
+            seal=self._seal,
+            take=self._take,
+            gave_up=self._show_unavailable,
+            resigned=self.rules.resigned_per_try,
+        )
+        self._pushes.url = callback_url
 
     async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._session is not None:
-            await self._session.close()
+        await self._pushes.close()
 
     # What members do -----------------------------------------------------------------------------
 
@@ -458,16 +421,16 @@ class WeChat:
     @control
     def repeat_next(self, times: int = 1) -> None:
         """The next pushes arrive twice although they were answered."""
-        self._repeats += times
+        self._pushes.repeat_next(times)
 
     @control
     def hold_next(self, times: int = 1) -> None:
         """The next pushes arrive after the one that follows them."""
-        self._holds += times
+        self._pushes.hold_next(times)
 
     @control
     def connect(self, callback_url: str) -> None:
-        self.callback_url = callback_url
+        self._pushes.url = callback_url
 
     @control
     def transcript(self, openid: str) -> list[Line]:
@@ -491,7 +454,7 @@ class WeChat:
         echo = str(secrets.randbelow(10**18))
         query = {"timestamp": stamp, "nonce": nonce, "echostr": echo}
         query["signature"] = self._sign(stamp, nonce)
-        async with self._client().get(self.callback_url, params=query) as response:
+        async with self._pushes.client().get(self._pushes.url, params=query) as response:
             return response.status == 200 and await response.text() == echo
 
     # Callbacks -----------------------------------------------------------------------------------
@@ -521,89 +484,9 @@ class WeChat:
             "FromUserName": openid,
             "CreateTime": self._stamp(),
         }
-        push = Push(openid, {**common, **fields})
-        if self._holds:
-            self._holds -= 1
-            self._held.append(push)
-            return push
-        self._start(self._deliver(push))
-        for held in self._held:
-            self._start(self._deliver(held, behind=push))
-        self._held.clear()
-        return push
+        return self._pushes.push(Push(openid, {**common, **fields}))
 
-    def _start(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _deliver(self, push: Push, behind: Push | None = None) -> None:
-        """Three tries at 0, 5 and 10 s; the answer belongs to the try still open (fact 5)."""
-        if behind is not None:
-            await behind.done()
-        signed = self._seal(push)
-        for number in range(self.rules.tries):
-            if number and self.rules.resigned_per_try:
-                signed = self._seal(push)
-            attempt = Try(self.clock.timestamp())
-            push.tries.append(attempt)
-            pause = asyncio.ensure_future(self.clock.wait(self.rules.patience))
-            try:
-                body = await self._attempt(signed, attempt, pause)
-                if body is not None:
-                    self._take(push, body)
-                    break
-                await pause
-            finally:
-                pause.cancel()
-        else:
-            self._show_unavailable(push)
-        push.over.set()
-        if self._repeats:
-            self._repeats -= 1
-            again = Try(self.clock.timestamp())
-            push.tries.append(again)
-            await self._attempt(self._seal(push), again, None)
-
-    async def _attempt(
-        self,
-        signed: tuple[dict[str, str], bytes],
-        attempt: Try,
-        deadline: asyncio.Future[None] | None,
-    ) -> bytes | None:
-        call = asyncio.ensure_future(self._post(*signed))
-        try:
-            waiting: set[asyncio.Future[Any]] = {call}
-            if deadline is not None:
-                waiting.add(deadline)
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            if not call.done():
-                attempt.error = "timeout"
-                return None
-            attempt.status, body = call.result()
-        except (aiohttp.ClientError, OSError) as error:
-            attempt.error = type(error).__name__
-            return None
-        finally:
-            call.cancel()
-        return body if attempt.status == 200 else None
-
-    async def _post(self, query: dict[str, str], body: bytes) -> tuple[int, bytes]:
-        headers = {"Content-Type": "text/xml"}
-        client = self._client()
-        async with client.post(
-            self.callback_url, params=query, data=body, headers=headers
-        ) as response:
-            return response.status, await response.read()
-
-    def _client(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            timeout = aiohttp.ClientTimeout(total=None)
-            connector = aiohttp.TCPConnector(limit=0)
-            self._session = aiohttp.ClientSession(timeout=timeout, connector=connector)
-        return self._session
-
-    def _seal(self, push: Push) -> tuple[dict[str, str], bytes]:
+    def _seal(self, push: Push) -> Signed:
         plain = f"<xml>{_elements(push.fields)}</xml>"
         stamp, nonce = self._stamp(), str(secrets.randbelow(10**10))
         query = {
@@ -902,7 +785,7 @@ class WeChat:
                 member.openid, {"MsgType": "event", "Event": "TEMPLATESENDJOBFINISH", **fields}
             )
 
-        self._start(tell())
+        self._pushes.start(tell())
 
     async def _bizsend(self, request: web.Request) -> dict[str, Any]:
         given = await request.json()
@@ -944,7 +827,7 @@ class WeChat:
             self._approvals[job] = approval
         else:
             approval.set()
-        self._start(self._mass_run(job, people, shown, approval))
+        self._pushes.start(self._mass_run(job, people, shown, approval))
         return {"errcode": 0, "errmsg": "send job submission success", "msg_id": job}
 
     async def _mass_run(
