@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Container, Mapping
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from pydantic import SecretStr
 
 from bot.channels.calls import Caller
-from bot.channels.tokens import DeadToken, Tokens
+from bot.channels.tokens import DeadToken, Tokens, Vault
 from bot.clock import Clock, beijing
 from bot.errors import SendError
+from bot.messages import File
 
 T = TypeVar("T")
 
@@ -67,17 +68,58 @@ class WeChatApi:
         self._clock = clock
         self._tokens = Tokens(self._fetch, clock, renew_before=RENEW_BEFORE)
 
-    async def post(self, endpoint: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer of an endpoint such as `message/custom/send`; raises SendError."""
+    def share(self, vault: Vault) -> None:
+        """From now on, all replicas have one token."""
+        self._tokens.share(vault)
+
+    async def post(
+        self, endpoint: str, body: Mapping[str, Any], *, fine: Container[int] = ()
+    ) -> dict[str, Any]:
+        """The answer of an endpoint such as `message/custom/send`; raises SendError.
+
+        An answer with one of the errcodes `fine` is returned like any other.
+        """
 
         async def once(token: str) -> dict[str, Any]:
             answer = await self._caller.post(
                 f"cgi-bin/{endpoint}", body, query={"access_token": token}
             )
-            self.check(answer.get("errcode"), answer.get("errmsg"))
-            return answer
+            return self._checked(answer, fine)
 
         return await self.with_token(once)
+
+    async def get(
+        self, endpoint: str, *, fine: Container[int] = (), **query: str
+    ) -> dict[str, Any]:
+        """The same for what is asked by GET."""
+
+        async def once(token: str) -> dict[str, Any]:
+            answer = await self._caller.get(f"cgi-bin/{endpoint}", {"access_token": token, **query})
+            return self._checked(answer, fine)
+
+        return await self.with_token(once)
+
+    async def upload(self, file: File, kind: str) -> str:
+        """The media id of a file, good for three days; raises SendError, never `unknown`."""
+
+        async def once(token: str) -> dict[str, Any]:
+            asked = {"access_token": token, "type": kind}
+            return self._checked(await self._caller.upload("cgi-bin/media/upload", file, asked))
+
+        try:
+            return str((await self.with_token(once))["media_id"])
+        except SendError as error:
+            if error.unknown:  # the upload, not the message
+                raise SendError("no_media", detail=error.detail) from None
+            raise
+        except KeyError:
+            raise SendError("no_media", detail="not understood") from None
+
+    def _checked(self, answer: dict[str, Any], fine: Container[int] = ()) -> dict[str, Any]:
+        code = answer.get("errcode")
+        if code not in fine:
+            self.check(code, answer.get("errmsg"))
+        return answer
 
     async def with_token(self, call: Callable[[str], Awaitable[T]]) -> T:
         """Call with the token; once more with another one if the platform does not take it."""
