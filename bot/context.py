@@ -29,6 +29,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Covers:
+    """A channel can send one text to many at once: each person gets at most `a_month` of them in a
+    calendar month of the county, and one call takes from `least` to `most` people."""
+
+    a_month: int
+    least: int
+    most: int
+
+
+@dataclass(frozen=True)
 class ChannelFacts:
     """What the core must know of a channel to shape what it sends there.
 
@@ -38,6 +48,8 @@ class ChannelFacts:
     of message or happening. `*_gap_ms` is the time between two sends in the fast and slow lane.
     `links`: shows a page's link as a button. `policy` names the rules of a channel that has rules
     of its own (see `bot.commands.Boundary`); `anonymous`: who writes there is never kept.
+    `captions`: a file may bear a text. `covers`: see there, None where there are none. `codes`: its
+    platform makes codes that tell by which of them somebody came.
     """
 
     name: str
@@ -54,6 +66,9 @@ class ChannelFacts:
     links: bool = False
     policy: str = ""
     anonymous: bool = False
+    captions: bool = True
+    covers: Covers | None = None
+    codes: bool = False
 
     def lane(self, *, urgent: bool) -> str:
         """The lane a message takes: answers and urgent notices never wait behind a campaign."""

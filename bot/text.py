@@ -159,7 +159,11 @@ def _shaped(reply: Reply, facts: ChannelFacts, public_url: str) -> Iterator[Part
         for piece in pieces[:-1]:
             yield Part(piece)
         choices = part.choices if facts.buttons else ()
-        yield replace(part, text=pieces[-1], choices=choices, link=link)
+        last = pieces[-1]
+        if part.file is not None and last and not facts.captions:
+            yield Part(last)
+            last = ""
+        yield replace(part, text=last, choices=choices, link=link)
 
 
 def merged(parts: Sequence[Part], facts: ChannelFacts) -> tuple[Part, ...]:
