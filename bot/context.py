@@ -19,7 +19,7 @@ from storage.audit import AuditEntry
 from storage.columns import KeyRing
 from storage.db import Database
 from storage.mailbox import State
-from storage.people import Contact, Person, Role, contact_of, has_consent
+from storage.people import Contact, Person, Role, contact_of, grants_of, has_consent
 
 if TYPE_CHECKING:
     from bot.boundary import Boundary
@@ -119,6 +119,7 @@ class Context:
     `session` sees committed work and this handler's own writes; it opens when first asked for.
     Whatever is sent to others with `send` becomes a row of the outbox in the same transaction.
     `under` is the word of the command being done, if it needs a role: forms it opens need it too.
+    `loaded` is the speaker as the tables have them, `merged` the persons who became one.
     """
 
     def __init__(
@@ -140,6 +141,8 @@ class Context:
         self.under = ""
         self.now = now
         self.outgoing: list[dict[str, Any]] = []
+        self.loaded = sender
+        self.merged: set[int] = set()
         self._session: Session | None = None
 
     @property
@@ -158,6 +161,7 @@ class Context:
         """A savepoint: what is written inside stands or falls together."""
         savepoint = self.connection.begin_nested()
         kept = (dict(self.drafts), self.open_form, len(self.outgoing))
+        speaker = (self.person_id, self.roles, self.loaded)
         try:
             yield
             if self._session is not None:
@@ -165,6 +169,8 @@ class Context:
             savepoint.commit()
         except BaseException:
             self.drafts, self.open_form = kept[0], kept[1]
+            self.person_id, self.roles, self.loaded = speaker
+            self.merged.clear()
             del self.outgoing[kept[2] :]
             if savepoint.is_active:
                 savepoint.rollback()
@@ -198,6 +204,17 @@ class Context:
         """The rules of this channel, where it has rules of its own."""
         facts = self.services.channels[self.inbound.sender.channel]
         return self.services.catalog.boundary if facts.policy else None
+
+    def become(self, person_id: int) -> None:
+        """Go on as another person, to whom the speaker's address belongs from now on.
+
+        Their drafts are left as they stand in the table; none is open.
+        """
+        held = grants_of(self.session, person_id, self.now)
+        self.person_id = person_id
+        self.roles = tuple(Role(one.role, one.unit_id, one.team_id) for one in held)
+        self.loaded = Sender(person_id, self.contact_id, self.roles)
+        self.drafts, self.open_form = {}, None
 
     def has_role(self, *names: str) -> bool:
         """Does the person hold one of these roles now?"""
@@ -264,8 +281,12 @@ class Context:
         purpose: Purpose,
         not_before: datetime | None = None,
         expires_at: datetime | None = None,
+        contact: Contact | None = None,
     ) -> bool:
-        """Queue a message to a person, once per occasion. False: they have no address."""
+        """Queue a message to a person, once per occasion. False: they have no address.
+
+        `contact` names the one of their addresses it must go to.
+        """
         row = outbox_row(
             self.services,
             self.session,
@@ -276,6 +297,7 @@ class Context:
             now=self.now,
             not_before=not_before,
             expires_at=expires_at,
+            contact=contact,
         )
         if row is None:
             return False
@@ -308,6 +330,15 @@ def zone_of(person: Person | None) -> ZoneInfo:
     return ZoneInfo(person.timezone) if person is not None and person.timezone else BEIJING
 
 
+def may_carry(purpose: Purpose, scope: str) -> bool:
+    """May a channel that needs the consent `scope` ("": none) carry this unasked?
+
+    One that needs a consent carries what was consented to, never what is sent out of duty: that
+    may be about others.
+    """
+    return not scope or purpose.scope is not None
+
+
 def outbox_row(
     services: Services,
     session: Session,
@@ -319,15 +350,22 @@ def outbox_row(
     now: datetime,
     not_before: datetime | None = None,
     expires_at: datetime | None = None,
+    contact: Contact | None = None,
 ) -> dict[str, Any] | None:
-    """A row for one person at the address they used last; None if they have none, or left."""
+    """A row for one person at their best address (or `contact`); None if they have none, or left.
+
+    Who asks may still know them by the number of somebody who became part of them.
+    """
+    person = session.get(Person, person_id)
+    if person is not None and person.merged_into is not None:
+        person_id = person.merged_into
+        person = session.get(Person, person_id)
     allowed = [
         name
         for name, scope in services.proactive.items()
-        if not scope or has_consent(session, person_id, scope)
+        if may_carry(purpose, scope) and (not scope or has_consent(session, person_id, scope))
     ]
-    contact = contact_of(session, person_id, allowed)
-    person = session.get(Person, person_id)
+    contact = contact or contact_of(session, person_id, allowed)
     if contact is None or person is None:
         return None
     if person.silent_since is not None and purpose.scope is not None:

@@ -73,8 +73,11 @@ class Waiting:
         default_factory=Future
     )
     abandoned: bool = False
-    loop: asyncio.AbstractEventLoop | None = None
-    """Where the answer is awaited: a batch's answers are handed to a loop in one call."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """Where the answer is awaited: a batch's answers are handed to a loop in one call."""
+        return None if isinstance(self.future, Future) else self.future.get_loop()
 
 
 @dataclass
@@ -151,13 +154,14 @@ class Dispatcher:
             self._thread.join()
             self._thread = None
 
-    def submit(self, inbound: Inbound, loop: asyncio.AbstractEventLoop | None = None) -> Waiting:
-        """Hand a message to the writer; its future holds the platform's own answer.
+    def submit(
+        self, inbound: Inbound, answer: asyncio.Future[tuple[Part, ...]] | None = None
+    ) -> Waiting:
+        """Hand a message to the writer; the future in what is returned holds its answer.
 
-        With a `loop`, the future is settled in that loop's own thread.
+        A loop's own future is settled in that loop's thread.
         """
-        waiting = Waiting(inbound) if loop is None else Waiting(inbound, loop.create_future())
-        waiting.loop = loop
+        waiting = Waiting(inbound) if answer is None else Waiting(inbound, answer)
         self._queue.put(waiting)
         return waiting
 
@@ -257,9 +261,12 @@ class Dispatcher:
                 if sender.person_id and sender.person_id in done:
                     # Two addresses of one person: the later message needs the earlier one's draft.
                     raise _TooCloseTogether
-                done.add(sender.person_id)
                 seen[inbound.key] = None
-                answers.append(self._one(connection, waiting, sender, now, written))
+                parts, merged = self._one(connection, waiting, sender, now, written)
+                if merged & done:
+                    raise _TooCloseTogether
+                done |= {sender.person_id, *merged}
+                answers.append(parts)
             self._write(connection, written)
         if written.outbox or written.spoken:
             self.wake()
@@ -284,7 +291,8 @@ class Dispatcher:
             if address not in contacts:
                 contacts[address] = hot.newcomer(message.sender.channel, address, now)
         people = sorted({person for _contact, person in contacts.values()})
-        hot.lock(people)
+        if not hot.lock(people):
+            raise _TooCloseTogether
         roles: dict[int, list[Role]] = {}
         for person, role, unit, team in hot.roles(people, now):
             roles.setdefault(person, []).append(Role(role, unit, team))
@@ -324,21 +332,22 @@ class Dispatcher:
         sender: Sender,
         now: datetime,
         written: _Batch,
-    ) -> tuple[Part, ...]:
+    ) -> tuple[tuple[Part, ...], set[int]]:
+        """The platform's own answer, and the persons who became one over it."""
         inbound = waiting.inbound
         context = Context(self.services, connection, inbound, sender, now)
         reply = self._answered(context)
         facts = self.services.channels[inbound.sender.channel]
         self._note_contact(context, facts, written)
-        if sender.person_id:
-            self._note_drafts(context, sender, now, written)
+        if context.person_id:
+            self._note_drafts(context, context.loaded, now, written)
         written.outbox += context.outgoing
         inline, rest = self._divide(reply, facts, waiting)
         stored = dump_reply(Reply(inline)) if inline else None
-        written.inbox.append((inbound.key, sender.person_id or None, now, stored))
+        written.inbox.append((inbound.key, context.person_id or None, now, stored))
         if rest:
             written.outbox.append(self._answer_row(context, Reply(rest), facts))
-        return inline
+        return inline, context.merged
 
     def _divide(
         self, reply: Reply, facts: ChannelFacts, waiting: Waiting
@@ -717,7 +726,7 @@ def _settle(done: Sequence[_Done]) -> None:
 
 
 class _TooCloseTogether(Exception):
-    """Two messages of one person in one batch; each is then done alone, in order."""
+    """Two messages of one person in one batch, or of two who became one; each is done alone."""
 
 
 def _where(error: BaseException) -> str:

@@ -18,11 +18,18 @@ from sqlmodel import Session, col
 
 from bot.clock import BEIJING
 from bot.commands import Purpose
-from bot.context import ChannelFacts, Services
+from bot.context import ChannelFacts, Services, may_carry
 from storage import mailbox
 from storage.campaigns import Campaign
 from storage.mailbox import TABLE, State
-from storage.people import ALL_TOPICS, ConsentNow, Contact, Person, Unsubscription
+from storage.people import (
+    ALL_TOPICS,
+    BEST_FIRST,
+    ConsentNow,
+    Contact,
+    Person,
+    Unsubscription,
+)
 
 NOW = "now"
 WINDOW = "window"
@@ -57,13 +64,14 @@ class Plan:
         return self.reachable + sum(self.waiting.values())
 
 
-def _best_contacts(services: Services) -> Any:
-    """One address a person: the one used last among those that may be written to unasked."""
+def _best_contacts(services: Services, purpose: Purpose) -> Any:
+    """One address a person: the best of those that may be written to unasked for this purpose."""
     allowed = [
         and_(col(Contact.channel) == name, _agreed(scope))
         if scope
         else col(Contact.channel) == name
         for name, scope in services.proactive.items()
+        if may_carry(purpose, scope)
     ]
     ranked = (
         select(
@@ -75,7 +83,7 @@ def _best_contacts(services: Services) -> Any:
             func.row_number()
             .over(
                 partition_by=col(Contact.person_id),
-                order_by=(col(Contact.last_seen_at).desc(), col(Contact.id).desc()),
+                order_by=BEST_FIRST,
             )
             .label("rank"),
         )
@@ -98,7 +106,7 @@ def _verdicts(services: Services, people: Select[Any], purpose: Purpose, now: da
     """Each person of the segment once, with address, channel, zone and what stands in the way."""
     wanted = people.distinct().subquery("wanted")
     person_id = next(iter(wanted.c))
-    best = _best_contacts(services)
+    best = _best_contacts(services, purpose)
     windowed = [name for name, facts in services.channels.items() if facts.windowed]
     consent = select(col(ConsentNow.live)).where(
         col(ConsentNow.person_id) == person_id, col(ConsentNow.scope) == (purpose.scope or "")
@@ -269,15 +277,15 @@ def frozen_count(session: Session, campaign_id: int) -> int:
 
 
 def recipients_hash(session: Session, campaign_id: int) -> str:
-    """The fingerprint of who is on the list, whatever their state."""
+    """The fingerprint of who is on the list, whatever their state, and whoever they became."""
     digest = hashlib.sha256()
     rows = session.execute(
-        select(TABLE.c.person_id)
+        select(TABLE.c.recipient)
         .where(TABLE.c.campaign_id == campaign_id)
-        .order_by(TABLE.c.person_id)
+        .order_by(TABLE.c.recipient)
     )
-    for (person_id,) in rows.yield_per(10_000):
-        digest.update(f"{person_id},".encode())
+    for (recipient,) in rows.yield_per(10_000):
+        digest.update(f"{recipient},".encode())
     return digest.hexdigest()
 
 

@@ -25,7 +25,11 @@ _CONTACT = (
     "VALUES (?, ?, ?, ?, 0, ?) RETURNING id"
 )
 # A row of the outbox for somebody who is just speaking need not wait for them: NO KEY.
-_LOCK = "SELECT id FROM person WHERE id IN ({among}) ORDER BY id FOR NO KEY UPDATE"
+# Asked again once the lock is given, so somebody who was merged while we waited is not found.
+_LOCK = (
+    "SELECT id FROM person WHERE id IN ({among}) AND merged_into IS NULL "
+    "ORDER BY id FOR NO KEY UPDATE"
+)
 _ROLES = (
     "SELECT person_id, role, unit_id, team_id, expires_at FROM role_grant "
     "WHERE person_id IN ({among}) AND revoked_at IS NULL"
@@ -81,10 +85,12 @@ class HotPath:
         contact = self._run(_CONTACT, (person, channel, address, True, moment))
         return int(contact.scalar_one()), person
 
-    def lock(self, people: Sequence[int]) -> None:
-        """Hold these people until the transaction ends; SQLite's one writer holds everybody."""
-        if not self._sqlite:
-            self._among(_LOCK, people)
+    def lock(self, people: Sequence[int]) -> bool:
+        """Hold these people until the transaction ends; SQLite's one writer holds everybody.
+
+        False: one of them has become part of somebody else meanwhile.
+        """
+        return self._sqlite or len(self._among(_LOCK, people)) == len(people)
 
     def roles(self, people: Sequence[int], now: datetime) -> list[tuple[Any, ...]]:
         """(person, role, unit, team) of every live grant."""

@@ -17,7 +17,8 @@ class Person(SQLModel, table=True):
     until they consent to more.
 
     `timezone` is an IANA name, None means the county's own. `silent_since`: asked never to be
-    contacted again (withdrawal, erasure).
+    contacted again (withdrawal, erasure). `merged_into`: who they turned out to be; nobody speaks
+    as this number any more (no foreign key: a backup is restored in the order of the numbers).
     """
 
     id: int | None = Field(default=None, primary_key=True)
@@ -27,13 +28,15 @@ class Person(SQLModel, table=True):
     )
     called: str | None = Field(default=None, sa_column_kwargs=personal("履职联系", "工作中的称呼"))
     silent_since: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    merged_into: int | None = Field(default=None, index=True)
 
 
 class Contact(SQLModel, table=True):
     """An address of a person on one channel. `address` is `channel:account:user`.
 
     `window_until` and `window_left` count what a channel with a reply window still lets us say.
-    `last_seen_at` orders a person's addresses: the last used one is tried first.
+    `last_seen_at` orders a person's addresses: the last used one is tried first, but before it the
+    one they chose (`preferred_at`).
     """
 
     __table_args__ = {"info": {"erase": "delete"}}
@@ -46,6 +49,7 @@ class Contact(SQLModel, table=True):
     window_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
     window_left: int = 0
     last_seen_at: datetime = Field(sa_type=UtcDateTime)
+    preferred_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
 class Grant(SQLModel, table=True):
@@ -139,6 +143,14 @@ class Role:
     team_id: int | None = None
 
 
+BEST_FIRST = (
+    col(Contact.preferred_at).is_(None),
+    col(Contact.last_seen_at).desc(),
+    col(Contact.id).desc(),
+)
+"""The order in which a person's addresses are tried."""
+
+
 def live_grant(now: datetime) -> "list[object]":
     """Conditions under which a grant counts."""
     return [
@@ -158,7 +170,7 @@ def people_with_role(session: Session, role: str, now: datetime) -> list[int]:
 
 
 def contact_of(session: Session, person_id: int, channels: Sequence[str]) -> Contact | None:
-    """The address a person used last on one of these channels and can still be reached at."""
+    """The address a person chose on these channels, or else used last; none that is lost."""
     return session.exec(
         select(Contact)
         .where(
@@ -166,9 +178,22 @@ def contact_of(session: Session, person_id: int, channels: Sequence[str]) -> Con
             col(Contact.reachable),
             col(Contact.channel).in_(channels),
         )
-        .order_by(col(Contact.last_seen_at).desc(), col(Contact.id).desc())
+        .order_by(*BEST_FIRST)
         .limit(1)
     ).first()
+
+
+def contacts_of(session: Session, person_id: int) -> Sequence[Contact]:
+    """All addresses of a person, in the order in which they came."""
+    return session.exec(
+        select(Contact).where(Contact.person_id == person_id).order_by(col(Contact.id))
+    ).all()
+
+
+def ids_of(session: Session, person_id: int) -> list[int]:
+    """A person's number and those of the persons who became part of them, the own one first."""
+    merged = session.exec(select(Person.id).where(Person.merged_into == person_id))
+    return [person_id, *(number for number in merged if number is not None)]
 
 
 def record_consent(session: Session, entry: ConsentEntry) -> None:
