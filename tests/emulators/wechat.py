@@ -487,7 +487,7 @@ class WeChat:
         return self._pushes.push(Push(openid, {**common, **fields}))
 
     def _seal(self, push: Push) -> Signed:
-        plain = f"<xml>{_elements(push.fields)}</xml>"
+        plain = f"<xml>{elements(push.fields)}</xml>"
         stamp, nonce = self._stamp(), str(secrets.randbelow(10**10))
         query = {
             "signature": self._sign(stamp, nonce),
@@ -502,7 +502,7 @@ class WeChat:
         outer = {"ToUserName": self.account.gh_id, "Encrypt": encrypt}
         if self.mode == "compatible":
             outer = {**push.fields, "Encrypt": encrypt}
-        return query, f"<xml>{_elements(outer)}</xml>".encode()
+        return query, f"<xml>{elements(outer)}</xml>".encode()
 
     def _sign(self, *parts: str) -> str:
         joined = "".join(sorted((self.account.token, *parts)))
@@ -884,14 +884,14 @@ def _values(data: Mapping[str, Mapping[str, str]]) -> str:
     return "\n".join(item["value"] for item in data.values())
 
 
-def _elements(fields: Mapping[str, Any]) -> str:
+def elements(fields: Mapping[str, Any]) -> str:
     """Fields as XML; the platform writes numbers bare and everything else as CDATA."""
     parts = []
     for name, value in fields.items():
         for item in value if isinstance(value, list) else [value]:
             if isinstance(item, Mapping):
-                inner = _elements(item)
-            elif name in ("CreateTime", "MsgId"):
+                inner = elements(item)
+            elif name in ("CreateTime", "MsgId", "AgentID"):
                 inner = escape(str(item))
             else:
                 inner = f"<![CDATA[{str(item).replace(']]>', ']]]]><![CDATA[>')}]]>"
