@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from aiohttp import web
 
@@ -13,13 +13,14 @@ from tests.emulators.clock import VirtualClock
 from tests.emulators.control import control_route
 from tests.emulators.telegram import Telegram
 from tests.emulators.wechat import WeChat
+from tests.emulators.wecom import WeCom
 
 START = datetime(2026, 9, 22, 1, 0, tzinfo=UTC)
 """Tuesday morning, 9 o'clock in Beijing, three days before 中秋."""
 
 
 class Platforms:
-    """`async with Platforms() as platforms:` serves `/mp/…`, `/bot<token>/…` and `/control/…`."""
+    """`async with Platforms() as platforms:` serves `/mp/…`, `/qy/…`, `/bot…` and `/control/…`."""
 
     def __init__(
         self,
@@ -27,19 +28,26 @@ class Platforms:
         *,
         wechat: WeChat | None = None,
         telegram: Telegram | None = None,
+        wecom: WeCom | None = None,
         port: int = 0,
     ) -> None:
         self.clock = clock or VirtualClock(START)
         self.wechat = wechat or WeChat(self.clock)
         self.telegram = telegram or Telegram(self.clock)
+        self.wecom = wecom or WeCom(self.clock)
         self._port = port
         self._runner: web.AppRunner | None = None
         self.url = ""
 
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=60 * 1024 * 1024)
-        app.add_routes([*self.wechat.routes(), *self.telegram.routes()])
-        named = {"wechat": self.wechat, "telegram": self.telegram, "clock": self.clock}
+        named: dict[str, Any] = {
+            "wechat": self.wechat,
+            "telegram": self.telegram,
+            "wecom": self.wecom,
+            "clock": self.clock,
+        }
+        app.add_routes([*self.wechat.routes(), *self.telegram.routes(), *self.wecom.routes()])
         app.add_routes([control_route(named)])
         # A stalled answer ends when its caller goes away.
         self._runner = web.AppRunner(
@@ -60,6 +68,7 @@ class Platforms:
     ) -> None:
         await self.wechat.close()
         await self.telegram.close()
+        await self.wecom.close()
         if self._runner is not None:
             await self._runner.cleanup()
 
