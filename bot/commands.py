@@ -97,7 +97,9 @@ class Purpose:
 
     `scope`: the consent it needs (None: duty or service, no consent). `topic`: what one can
     unsubscribe from, None for what cannot be stopped. `quiet`: keeps the quiet hours. `urgent`:
-    goes in the fast lane. `repeatable`: after a crash rather twice than never.
+    goes in the fast lane. `repeatable`: after a crash rather twice than never. `service`: something
+    the person is owed because of what they did or do here; only of that some platforms let us tell
+    people by their templates, so what can be unsubscribed from is never it.
     """
 
     name: str
@@ -107,6 +109,11 @@ class Purpose:
     quiet: bool = True
     urgent: bool = False
     repeatable: bool = False
+    service: bool = False
+
+    def __post_init__(self) -> None:
+        if self.service and self.topic is not None:
+            raise ValueError(f"{self.name}: what can be unsubscribed from is no service")
 
 
 @dataclass(frozen=True)

@@ -20,21 +20,20 @@ from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 import structlog
-from sqlalchemy import Connection, select
+from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 from sqlmodel import col
 
-from bot.channels.base import Awaiting, Channel
-from bot.clock import BEIJING, beijing, show_time
+from bot.alarm import call_for_help
+from bot.channels.base import Awaiting, Channel, Notice, Notifying
+from bot.clock import BEIJING
 from bot.commands import Purpose
-from bot.context import Services, outbox_row
+from bot.context import Services
 from bot.errors import SendError
-from bot.messages import Address, Part, Reply, load_reply, say
-from bot.purposes import TROUBLE
+from bot.messages import Address, Part, Reply, load_reply
 from bot.text import content_hash, merged, shape
 from storage import mailbox
 from storage.campaigns import Campaign
-from storage.db import attached
 from storage.mailbox import Claimed, Outcome, State
 from storage.people import Contact, Person
 
@@ -64,6 +63,8 @@ class _Ready:
     """When its slot is, by the loop's clock."""
     zone: ZoneInfo | None = None
     """Whose quiet hours it keeps, None for what keeps none."""
+    noticed: bool = False
+    """Its reader's window is closed: they are only told that it waits."""
 
 
 @dataclass
@@ -92,6 +93,7 @@ class Delivery:
     ) -> None:
         self.services = services
         self.channels = channels
+        self._notifying = {n: c for n, c in channels.items() if isinstance(c, Notifying)}
         self.worker = worker or f"w{secrets.token_hex(6)}"
         self.counters = _Counters()
         self._alone = alone
@@ -343,8 +345,8 @@ class Delivery:
             return 0
         ids = [ready.row.id for ready in ripe]
         try:
-            passed = await self._loop.run_in_executor(
-                self._ledger, self._write, outcomes, ids, tuple(self._doubtful), sleepers
+            passed, noticed = await self._loop.run_in_executor(
+                self._ledger, self._write, outcomes, ripe, tuple(self._doubtful), sleepers
             )
         except Exception as error:  # noqa: BLE001  # kept in memory until the database is back
             log.warning("ledger_failed", error=type(error).__name__, rows=len(outcomes))
@@ -355,8 +357,8 @@ class Delivery:
             return 0
         self._doubtful.clear()
         for ready in ripe:
-            if ready.row.id in passed:
-                self._launch(ready)
+            if ready.row.id in passed or ready.row.id in noticed:
+                self._launch(replace(ready, noticed=ready.row.id in noticed))
         return len(ripe) + len(sleepers)
 
     def _by_night(self, ripe: Sequence[_Ready]) -> tuple[list[_Ready], dict[datetime, list[int]]]:
@@ -385,11 +387,15 @@ class Delivery:
     def _write(
         self,
         outcomes: Sequence[Outcome],
-        ids: Sequence[int],
+        ripe: Sequence[_Ready],
         doubtful: Sequence[int],
         sleepers: Mapping[datetime, Sequence[int]],
-    ) -> set[int]:
-        """Acknowledge, then gate. `doubtful`: gated in a transaction whose end we never saw."""
+    ) -> tuple[set[int], set[int]]:
+        """Acknowledge, then gate: which may leave, and of which people may only be told.
+
+        `doubtful`: gated in a transaction whose end we never saw.
+        """
+        ids = [ready.row.id for ready in ripe]
         with self._database.transaction() as connection:
             mailbox.acknowledge(connection, self.worker, outcomes)
             if doubtful:
@@ -397,8 +403,21 @@ class Delivery:
             for morning, asleep in sleepers.items():
                 mailbox.put_off(connection, self.worker, asleep, morning)
             if not ids:
-                return set()
-            return mailbox.gate(connection, ids, self.worker, self.services.clock.now())
+                return set(), set()
+            now = self.services.clock.now()
+            tellable = [ready.row.id for ready in ripe if self._can_be_told(ready.row)]
+            noticed = mailbox.gate_beyond(connection, ids, tellable, self.worker, now)
+            rest = [id for id in ids if id not in noticed]
+            return (mailbox.gate(connection, rest, self.worker, now) if rest else set()), noticed
+
+    def _can_be_told(self, row: Claimed) -> bool:
+        channel = self._notifying.get(row.lane.partition(":")[0])
+        return (
+            channel is not None
+            and row.windowed
+            and row.person_id is not None
+            and row.purpose in channel.noticed
+        )
 
     def _launch(self, ready: _Ready) -> None:
         """Start a call; two rows to one address leave in order."""
@@ -429,7 +448,10 @@ class Delivery:
         done, state = row.parts_sent, State.SENT
         sent: str | Awaiting = ""
         try:
-            for number in range(row.parts_sent, len(ready.parts)):
+            if ready.noticed:
+                sent = await self._notify(ready, address)
+                done = len(ready.parts)
+            for number in range(done, len(ready.parts)):
                 sent = await channel.send(address, ready.parts[number], f"{row.id}-{number}")
                 done = number + 1
         except SendError as error:
@@ -443,12 +465,21 @@ class Delivery:
         return Outcome(
             row.id,
             state,
+            reason="notice" if ready.noticed else "",
             attempts=row.attempts + 1,
             parts_sent=done,
             sent_at=self.services.clock.now(),
             provider_id=sent,
             body_hash=ready.digest,
         )
+
+    async def _notify(self, ready: _Ready, address: Address) -> str:
+        row = ready.row
+        assert row.person_id is not None
+        text = "\n\n".join(part.text for part in ready.parts)
+        notice = Notice(row.id, row.purpose, row.person_id, text)
+        channel = self._notifying[address.channel]
+        return await channel.notify(address, notice, f"{row.id}-{row.parts_sent}")
 
     async def _refused(self, ready: _Ready, error: SendError, done: int) -> Outcome:
         """What a failed call makes of a row."""
@@ -491,28 +522,8 @@ class Delivery:
         with self._database.transaction() as connection:
             mailbox.block_lane(connection, lane, seconds)
             if error.stop_channel:
-                self._call_for_help(connection, lane.partition(":")[0], error)
-
-    def _call_for_help(self, connection: Connection, channel: str, error: SendError) -> None:
-        """Tell those on duty, once a day and reason, by whichever channel they used last."""
-        now = self.services.clock.now()
-        label = self.services.channels[channel].label or channel
-        words = f"{label}自{show_time(now)}起发不出消息：{error.detail or error.reason}"
-        with attached(connection) as session:
-            rows = [
-                outbox_row(
-                    self.services,
-                    session,
-                    person_id,
-                    say(words),
-                    occasion=f"stopped:{channel}:{beijing(now).date()}:{error.detail}",
-                    purpose=TROUBLE,
-                    now=now,
-                    expires_at=now + timedelta(days=1),
-                )
-                for person_id in self.services.catalog.policy.on_duty(session, now)
-            ]
-            mailbox.enqueue(connection, [row for row in rows if row is not None])
+                trouble = f"发不出消息：{error.detail or error.reason}"
+                call_for_help(self.services, connection, lane.partition(":")[0], trouble)
 
     async def _in_claims(self, work: Callable[..., T], *arguments: object) -> T:
         assert self._loop is not None

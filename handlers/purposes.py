@@ -9,13 +9,17 @@ INVITATION = Purpose("invitation", "活动邀请", scope=PROFILE, topic="活动�
 POLICY = Purpose("policy", "政策", scope=PROFILE, topic="政策")
 NEWS = Purpose("news", "家乡动态", scope=PROFILE, topic="家乡动态")
 
-EVENT_SERVICE = Purpose("event_service", "活动通知（已回执者）", scope=PROFILE, repeatable=True)
+EVENT_SERVICE = Purpose(
+    "event_service", "活动通知（已回执者）", scope=PROFILE, repeatable=True, service=True
+)
 """About an event the person answered: moving up from the waiting list, the day before."""
 
-DUTY = Purpose("duty", "工作通知", repeatable=True)
+DUTY = Purpose("duty", "工作通知", repeatable=True, service=True)
 """To staff about their work: reminders, approvals, delivered reports. Duty, not consent."""
 
-DUTY_NOW = Purpose("duty_now", "工作通知（即时）", quiet=False, urgent=True, repeatable=True)
+DUTY_NOW = Purpose(
+    "duty_now", "工作通知（即时）", quiet=False, urgent=True, repeatable=True, service=True
+)
 """To staff who wait for it: an approval asked for, a vote given."""
 
 TOPICS = {purpose.topic or "": purpose for purpose in (LETTER, INVITATION, POLICY, NEWS)}

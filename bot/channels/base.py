@@ -31,6 +31,19 @@ class Awaiting:
 
 
 @dataclass(frozen=True, slots=True)
+class Notice:
+    """A message that may not leave now, because its reader's window is closed.
+
+    `row` is its number in the outbox, `text` what it says, whole.
+    """
+
+    row: int
+    purpose: str
+    person_id: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """One line of `hongyan check`: what was looked at, and where it is wrong, what to click."""
 
@@ -84,6 +97,21 @@ class Neighbourly(Protocol):
 
     def meet(self, others: Sequence[Channel]) -> None:
         """Called once with all channels of the installation, before anything else of this one."""
+
+
+@runtime_checkable
+class Notifying(Protocol):
+    """A channel that can tell people, outside their reply window, that something waits for them."""
+
+    @property
+    def noticed(self) -> frozenset[str]:
+        """Names of the purposes for which it can."""
+
+    async def notify(self, address: Address, notice: Notice, key: str) -> str:
+        """Tell that a message waits and where it can be read; returns the platform's id.
+
+        Raises SendError as `send` does; `window` where this person cannot be told now.
+        """
 
 
 @runtime_checkable
