@@ -49,7 +49,8 @@ class ChannelFacts:
     `links`: shows a page's link as a button. `policy` names the rules of a channel that has rules
     of its own (see `bot.commands.Boundary`); `anonymous`: who writes there is never kept.
     `captions`: a file may bear a text. `covers`: see there, None where there are none. `codes`: its
-    platform makes codes that tell by which of them somebody came.
+    platform makes codes that tell by which of them somebody came. `idempotent`: a bubble sent twice
+    with the same key arrives once, so nothing stays unknown. `one_way`: nobody is heard there.
     """
 
     name: str
@@ -69,6 +70,8 @@ class ChannelFacts:
     captions: bool = True
     covers: Covers | None = None
     codes: bool = False
+    idempotent: bool = False
+    one_way: bool = False
 
     def lane(self, *, urgent: bool) -> str:
         """The lane a message takes: answers and urgent notices never wait behind a campaign."""
@@ -304,9 +307,19 @@ class Context:
         self.outgoing.append(row)
         return True
 
-    def send_to_group(self, group: Address, reply: Reply, *, occasion: str) -> None:
+    def send_to_group(
+        self,
+        group: Address,
+        reply: Reply,
+        *,
+        occasion: str,
+        not_before: datetime | None = None,
+        expires_at: datetime | None = None,
+    ) -> None:
         """Queue a message to a group. It must never hold personal data (requirements §4.6)."""
-        self.outgoing.append(group_row(self.services, group, reply, occasion, self.now))
+        row = group_row(self.services, group, reply, occasion, self.now)
+        row |= {"not_before": not_before or self.now, "expires_at": expires_at}
+        self.outgoing.append(row)
 
     def audit(self, action: str, object: str, reason: str = "", **more: Any) -> None:
         """Write a line into the audit log, in this transaction: ids and reasons, never values."""
@@ -384,7 +397,7 @@ def outbox_row(
         topic=purpose.topic,
         lane=facts.lane(urgent=purpose.urgent),
         windowed=facts.windowed,
-        repeatable=purpose.repeatable,
+        repeatable=purpose.repeatable or facts.idempotent,
         body=dump_reply(reply),
         not_before=due,
         expires_at=expires_at,

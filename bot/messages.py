@@ -133,13 +133,17 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One bubble. `replaces` names an earlier bubble (by topic) that this one brings up to date."""
+    """One bubble. `replaces` names an earlier bubble (by topic) that this one brings up to date.
+
+    `hands_over`: one of the staff is to go on from here, where the platform knows how.
+    """
 
     text: str
     choices: tuple[Choice, ...] = ()
     link: Link | None = None
     file: File | None = None
     replaces: str | None = None
+    hands_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +169,11 @@ class Reply:
     def then(self, text: str, *choices: Choice) -> Reply:
         """This, and one more bubble."""
         return Reply((*self.parts, Part(text, choices)))
+
+    def handing_over(self) -> Reply:
+        """This, after which a person goes on where the platform can have one."""
+        *before, last = self.parts
+        return Reply((*before, replace(last, hands_over=True)))
 
     def ending(self, text: str) -> Reply:
         """This with `text` set as a last paragraph into its last bubble."""
@@ -197,6 +206,8 @@ def dump_reply(reply: Reply) -> str:
             row["f"] = [part.file.name, part.file.mime, content]
         if part.replaces:
             row["r"] = part.replaces
+        if part.hands_over:
+            row["h"] = 1
         rows.append(row)
     return json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
 
@@ -213,6 +224,7 @@ def load_reply(text: str) -> Reply:
                 if "f" in row
                 else None,
                 row.get("r"),
+                "h" in row,
             )
             for row in json.loads(text)
         )

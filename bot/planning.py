@@ -250,7 +250,7 @@ def _rows(
         "topic": literal(purpose.topic),
         "lane": literal(facts.lane(urgent=purpose.urgent)),
         "windowed": literal(facts.windowed),
-        "repeatable": literal(purpose.repeatable),
+        "repeatable": literal(purpose.repeatable or facts.idempotent),
         "state": literal(str(State.HELD)),
         "reason": literal(""),
         "not_before": literal(due, TABLE.c.not_before.type),

@@ -70,6 +70,12 @@ class Settings(BaseSettings):
     wecom_bot_url: str = Field(
         "wss://openws.work.weixin.qq.com", description="智能机器人长连接的地址"
     )
+    wecom_group_link: str = Field(
+        "", description="客户群欢迎语里的链接：公众号的关注页或登记页，空则只有文字"
+    )
+    wecom_kf_servicer: str = Field(
+        "", description="微信客服转人工时接手的成员账号，空则进入待接入池"
+    )
     wecom_webhook_url: SecretStr = Field(
         SecretStr(""), description="企业微信内部群消息推送的 Webhook 地址（含密钥）"
     )

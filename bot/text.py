@@ -173,7 +173,12 @@ def merged(parts: Sequence[Part], facts: ChannelFacts) -> tuple[Part, ...]:
         if joined and part.file is None and joined[-1].file is None:
             text = f"{joined[-1].text}\n\n{part.text}"
             if _fits(text, facts.text_bytes, facts.text_chars):
-                joined[-1] = replace(part, text=text, choices=joined[-1].choices + part.choices)
+                joined[-1] = replace(
+                    part,
+                    text=text,
+                    choices=joined[-1].choices + part.choices,
+                    hands_over=joined[-1].hands_over or part.hands_over,
+                )
                 continue
         joined.append(part)
     return tuple(joined)
