@@ -51,6 +51,7 @@ class ChannelFacts:
     `captions`: a file may bear a text. `covers`: see there, None where there are none. `codes`: its
     platform makes codes that tell by which of them somebody came. `idempotent`: a bubble sent twice
     with the same key arrives once, so nothing stays unknown. `one_way`: nobody is heard there.
+    `apart`: kinds of messages that the platform's own answer has no room for, whatever `inline` is.
     """
 
     name: str
@@ -72,6 +73,7 @@ class ChannelFacts:
     codes: bool = False
     idempotent: bool = False
     one_way: bool = False
+    apart: frozenset[str] = frozenset()
 
     def lane(self, *, urgent: bool) -> str:
         """The lane a message takes: answers and urgent notices never wait behind a campaign."""

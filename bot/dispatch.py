@@ -353,7 +353,8 @@ class Dispatcher:
         self, reply: Reply, facts: ChannelFacts, waiting: Waiting
     ) -> tuple[tuple[Part, ...], tuple[Part, ...]]:
         """What goes into the platform's own answer, and what must leave through the outbox."""
-        if not facts.inline or waiting.abandoned:
+        apart = waiting.inbound.kind in facts.apart
+        if not facts.inline or waiting.abandoned or apart:
             return (), reply.parts
         parts = merged(shape(reply, facts, self.services.settings.public_url), facts)
         return parts[: facts.inline], parts[facts.inline :]
