@@ -14,7 +14,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from bot import heart
 from bot.catalog import Catalog, collect
-from bot.channels.base import Attached, Channel, Neighbourly, Receive
+from bot.channels.base import Attached, Channel, Exclusive, Neighbourly, Receive
 from bot.clock import Clock, SystemClock
 from bot.context import ChannelFacts, Services
 from bot.delivery import Delivery
@@ -100,7 +100,9 @@ class App:
             tasks.append(asyncio.create_task(asyncio.to_thread(self.beat), name="first-beat"))
         receive: Receive = self.receive
         for channel in self.channels.values():
-            tasks.append(asyncio.create_task(_keep_running(channel, receive)))
+            # What only one process can send must be heard by one that sends.
+            if "worker" in wanted or not isinstance(channel, Exclusive):
+                tasks.append(asyncio.create_task(_keep_running(channel, receive)))
         try:
             yield self
         finally:

@@ -25,7 +25,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlmodel import col
 
 from bot.alarm import call_for_help
-from bot.channels.base import Awaiting, Channel, Notice, Notifying
+from bot.channels.base import Awaiting, Channel, Exclusive, Notice, Notifying
 from bot.clock import BEIJING
 from bot.commands import Purpose
 from bot.context import Services
@@ -238,7 +238,8 @@ class Delivery:
         with self._database.transaction() as connection:
             for lane in lanes:
                 name = lane.partition(":")[0]
-                if name not in self.channels:
+                channel = self.channels.get(name)
+                if channel is None or (isinstance(channel, Exclusive) and not channel.may_speak()):
                     continue
                 spare = free if lane.endswith(":live") else free - RESERVED
                 rows += mailbox.claim(connection, lane, self.worker, now, spare - len(rows))

@@ -115,6 +115,14 @@ class Notifying(Protocol):
 
 
 @runtime_checkable
+class Exclusive(Protocol):
+    """A channel that one process alone can speak on, because it holds the only connection."""
+
+    def may_speak(self) -> bool:
+        """Can this process? If not, its delivery leaves the rows to the one that can."""
+
+
+@runtime_checkable
 class Probed(Protocol):
     """A channel that can be tried for real by `hongyan check`: token, rights, callback, quota."""
 
