@@ -51,8 +51,8 @@ class Aside:
     begin: Callable[[], Awaitable[None]]
 
 
-class Callback(ABC, Generic[Opened]):
-    """Answers `GET` (the console's check of our address) and `POST` (messages and events)."""
+class Door(ABC, Generic[Opened]):
+    """Answers `GET` (the console's check of our address) and `POST` (what is told us)."""
 
     def __init__(
         self,
@@ -80,16 +80,8 @@ class Callback(ABC, Generic[Opened]):
         """What a callback says; raises BadCallback."""
 
     @abstractmethod
-    def read(self, opened: Opened, now: datetime) -> Inbound | None:
-        """The message or happening that concerns us; None for everything else."""
-
-    @abstractmethod
-    def reply(self, opened: Opened, parts: tuple[Part, ...]) -> Response | None:
-        """The platform's own way to answer, sealed; None where there is nothing to say."""
-
-    def aside(self, opened: Opened) -> Aside | None:
-        """What is no conversation; asked first."""
-        return None
+    async def respond(self, opened: Opened, now: datetime) -> Response:
+        """What a genuine callback is answered with."""
 
     # ---------------------------------------------------------------------------------------------
 
@@ -110,6 +102,41 @@ class Callback(ABC, Generic[Opened]):
                 "callback_refused", channel=self.name, status=refused.status, reason=refused.reason
             )
             return Response(status_code=refused.status)
+        return await self.respond(opened, now)
+
+    def _work(
+        self, id: str, begin: Callable[[], Awaitable[tuple[Part, ...]]]
+    ) -> asyncio.Future[tuple[Part, ...]]:
+        """The answer in the making; a later try of the same message waits for the same one."""
+        work = self._open.get(id)
+        if work is None:
+            work = asyncio.ensure_future(begin())
+            self._open[id] = work
+            work.add_done_callback(lambda done: self._done(id, done))
+        return work
+
+    def _done(self, id: str, work: asyncio.Future[tuple[Part, ...]]) -> None:
+        del self._open[id]
+        if not work.cancelled():
+            work.exception()  # looked at, even if no try is open to be told
+
+
+class Callback(Door[Opened]):
+    """A platform that calls with messages and events, one at a time, and waits for the answer."""
+
+    @abstractmethod
+    def read(self, opened: Opened, now: datetime) -> Inbound | None:
+        """The message or happening that concerns us; None for everything else."""
+
+    @abstractmethod
+    def reply(self, opened: Opened, parts: tuple[Part, ...]) -> Response | None:
+        """The platform's own way to answer, sealed; None where there is nothing to say."""
+
+    def aside(self, opened: Opened) -> Aside | None:
+        """What is no conversation; asked first."""
+        return None
+
+    async def respond(self, opened: Opened, now: datetime) -> Response:
         aside = self.aside(opened)
         if aside is not None:
             return await self._answer(opened, self._work(aside.id, lambda: _nothing_said(aside)))
@@ -132,22 +159,6 @@ class Callback(ABC, Generic[Opened]):
             log.error("message_not_taken", channel=self.name, error=type(error).__name__)
             return Response(status_code=503)
         return self.reply(opened, parts) or success()
-
-    def _work(
-        self, id: str, begin: Callable[[], Awaitable[tuple[Part, ...]]]
-    ) -> asyncio.Future[tuple[Part, ...]]:
-        """The answer in the making; a later try of the same message waits for the same one."""
-        work = self._open.get(id)
-        if work is None:
-            work = asyncio.ensure_future(begin())
-            self._open[id] = work
-            work.add_done_callback(lambda done: self._done(id, done))
-        return work
-
-    def _done(self, id: str, work: asyncio.Future[tuple[Part, ...]]) -> None:
-        del self._open[id]
-        if not work.cancelled():
-            work.exception()  # looked at, even if no try is open to be told
 
 
 def success() -> Response:
