@@ -18,7 +18,7 @@ from bot.channels.base import Attached, Channel, Exclusive, Neighbourly, Receive
 from bot.clock import Clock, SystemClock
 from bot.context import ChannelFacts, Services
 from bot.delivery import Delivery
-from bot.dispatch import Dispatcher
+from bot.dispatch import Dispatcher, Waiting
 from bot.errors import ConfigError
 from bot.messages import Inbound, Part
 from bot.settings import Settings
@@ -57,19 +57,17 @@ class App:
         self.delivery = delivery or Delivery(services, channels, alone=alone)
         self.dispatcher = Dispatcher(services, wake=self.delivery.wake)
 
-    async def receive(self, inbound: Inbound, seconds: float) -> tuple[Part, ...]:
-        """What channels call: see `bot.channels.base.Receive`."""
+    def receive(self, inbound: Inbound, seconds: float) -> asyncio.Future[tuple[Part, ...]]:
+        """What channels call: see `bot.channels.base.Receive`.
+
+        The writer settles the loop's own future: a task around it would cost as much again.
+        """
         loop = asyncio.get_running_loop()
-        waiting = self.dispatcher.submit(inbound, loop)
-        answer: asyncio.Future[tuple[Part, ...]] = asyncio.ensure_future(
-            waiting.future  # type: ignore[arg-type]  # the loop's own, because we gave one
-        )
-        try:
-            async with asyncio.timeout(seconds):
-                return await answer
-        except TimeoutError:
-            waiting.abandoned = True
-            raise
+        answer: asyncio.Future[tuple[Part, ...]] = loop.create_future()
+        waiting = self.dispatcher.submit(inbound, answer)
+        patience = loop.call_later(seconds, _give_up, waiting, answer)
+        answer.add_done_callback(lambda _answer: patience.cancel())
+        return answer
 
     def beat(self) -> None:
         """One heartbeat, now."""
@@ -118,6 +116,13 @@ class App:
     def close(self) -> None:
         """Let the database go."""
         self.services.database.close()
+
+
+def _give_up(waiting: Waiting, answer: asyncio.Future[tuple[Part, ...]]) -> None:
+    """Nobody waits any longer: what is answered now must leave through the outbox."""
+    waiting.abandoned = True
+    if not answer.done():
+        answer.set_exception(TimeoutError())
 
 
 async def _keep_running(channel: Channel, receive: Receive) -> None:

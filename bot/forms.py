@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr, TypeAdapter, ValidationError
 
@@ -111,8 +111,7 @@ class Ask:
         return self.options(asking) if callable(self.options) else self.options
 
 
-@dataclass(frozen=True)
-class Question:
+class Question(NamedTuple):
     """A question as it stands now: where its answer lives, and whether it has one."""
 
     path: str
@@ -134,15 +133,14 @@ class Question:
         return self.ask.show(self.value, self.asking)
 
 
-@dataclass(frozen=True)
-class DraftState:
+class DraftState(NamedTuple):
     """What is remembered of a form in progress. `asked` is a name, never an index."""
 
     form: str
     answers: Answers
     facts: Mapping[str, Any]
     asked: str = ""
-    pending: Mapping[str, Any] = field(default_factory=dict)
+    pending: Mapping[str, Any] = {}
     version: str = ""
 
 
@@ -393,8 +391,12 @@ class Dialog:
                 for name, value in state.answers.items()
                 if name in form.asks() and _acceptable(form, name, value)
             }
-            state = replace(state, answers=kept, version=form.fingerprint())
+            state = state._replace(answers=kept, version=form.fingerprint())
         return cls(form, state, today)
+
+    def _changed(self, **changes: Any) -> "Dialog":
+        """The same with some of its state changed."""
+        return Dialog(self.form, self.state._replace(**changes), self.today)
 
     # - looking -
 
@@ -421,7 +423,7 @@ class Dialog:
         if not nested and roots.issuperset(self.state.answers):
             return self
         answers = {name: v for name, v in self.state.answers.items() if name in roots}
-        dialog = replace(self, state=replace(self.state, answers=answers))
+        dialog = self._changed(answers=answers)
         for name, ask in self.form.asks().items():
             if ask.rows is not None and name in answers:
                 dialog = dialog._settle_rows(name, ask, live)
@@ -438,7 +440,7 @@ class Dialog:
         if box.get("closed") and answers is not self.state.answers:
             # Forgetting what no longer applies does not open a list again.
             answers = {**answers, name: {**answers[name], "closed": True}}
-        return replace(self, state=replace(self.state, answers=answers))
+        return self._changed(answers=answers)
 
     # - asking -
 
@@ -473,7 +475,7 @@ class Dialog:
         joined = f"{before}\n{text}" if before else text
         return Step(
             Reply((Part(joined, choices),)),
-            replace(self, state=replace(self.state, asked=question.path, pending={})).state,
+            self.state._replace(asked=question.path, pending={}),
         )
 
     def _prompt(self, question: Question) -> str:
@@ -499,7 +501,7 @@ class Dialog:
         assert self.form.finish is not None
         return Step(
             say("\n".join(parts), self.form.finish, "上一步"),
-            replace(self.state, asked=REVIEW, pending={}),
+            self.state._replace(asked=REVIEW, pending={}),
         )
 
     def _lines(self) -> list[tuple[str, str]]:
@@ -525,9 +527,7 @@ class Dialog:
         except ValidationError as error:
             broken = str(error.errors()[0]["loc"][0])
             answers = take(self.state.answers, broken)
-            return replace(self, state=replace(self.state, answers=answers)).next_step(
-                "有一项需要重新填一下。"
-            )
+            return self._changed(answers=answers).next_step("有一项需要重新填一下。")
         done._facts = self.state.facts
         return Step(SILENCE, None, done)
 
@@ -598,18 +598,18 @@ class Dialog:
             if question.answered or (question.is_list and question.value):
                 before.append(question.path)
         if self.state.asked == PENDING:
-            return replace(self, state=replace(self.state, pending={})).next_step("好的，重新来。")
+            return self._changed(pending={}).next_step("好的，重新来。")
         if not before:
             return self.again("已经是第一题了。")
         answers = take(self.state.answers, before[-1])
-        step = replace(self, state=replace(self.state, answers=answers)).next_step()
+        step = self._changed(answers=answers).next_step()
         return replace(step, reply=_prefixed("好的，回到上一题。", step.reply))
 
     def _set(self, values: Mapping[str, Any], before: str = "", aside: str = "") -> Step:
         answers = self._without_followers(values)
         for path, value in values.items():
             answers = put(answers, path, value)
-        dialog = replace(self, state=replace(self.state, answers=answers, pending={}))
+        dialog = self._changed(answers=answers, pending={})
         step = dialog.next_step(before)
         return replace(step, aside=aside) if aside else step
 
@@ -666,15 +666,11 @@ class Dialog:
             return self.again(f"只有1到{len(items)}项。")
         name = items[number - 1][2]
         answers = {known: value for known, value in self.state.answers.items() if known != name}
-        return replace(self, state=replace(self.state, answers=answers)).next_step(
-            "好的，重新填这一项。"
-        )
+        return self._changed(answers=answers).next_step("好的，重新填这一项。")
 
     def _retake(self, question: Question) -> Step:
         answers = take(self.state.answers, question.path)
-        return replace(self, state=replace(self.state, answers=answers)).next_step(
-            "好的，重新填这一项。"
-        )
+        return self._changed(answers=answers).next_step("好的，重新填这一项。")
 
     def _revalue(self, question: Question, text: str) -> Step:
         value = question.ask.parse(text, question.asking)
@@ -713,7 +709,7 @@ class Dialog:
         )
         return Step(
             say(f"{before}\n{text}" if before else text, "对", "不对"),
-            replace(self.state, asked=PENDING, pending=dict(values)),
+            self.state._replace(asked=PENDING, pending=dict(values)),
         )
 
     def _hear_pending(self, text: str) -> Step:
@@ -721,7 +717,7 @@ class Dialog:
         if said is None:
             return self._show_pending(self.state.pending, "没听明白。")
         if not said.yes:
-            dialog = replace(self, state=replace(self.state, pending={}))
+            dialog = self._changed(pending={})
             return dialog.next_step("好的，那我们一项一项来。")
         return self._set(self.state.pending, "已记下。", said.rest)
 
@@ -782,7 +778,7 @@ class Dialog:
             if several:
                 step = self._set(_flat(root, several))
                 echo = "".join(
-                    self._row_echo(outer.rows, row, replace(question, asking=self._row_asking(key)))
+                    self._row_echo(outer.rows, row, question._replace(asking=self._row_asking(key)))
                     for key, row in several.items()
                     if outer.rows is not None
                 )
@@ -891,7 +887,7 @@ class Dialog:
         answers = self.state.answers
         for path, value in values.items():
             answers = put(answers, path, value)
-        return replace(self, state=replace(self.state, answers=answers))
+        return self._changed(answers=answers)
 
 
 def _flat(root: str, rows: Mapping[str, Answers]) -> dict[str, Any]:

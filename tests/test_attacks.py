@@ -302,7 +302,7 @@ def test_a_draft_that_a_release_can_no_longer_read_is_put_away(world: World) -> 
     with world.database.session() as session:
         draft = session.exec(select(Draft).where(Draft.person_id == person)).one()
         state = load_draft(draft.form, draft.state)
-        draft.form, draft.state = "did_you_mean", dump_draft(replace(state, asked="yes", facts={}))
+        draft.form, draft.state = "did_you_mean", dump_draft(state._replace(asked="yes", facts={}))
         session.add(draft)
     assert "打不开了，已收起" in world.says("小王", "是")
     assert "打不开了" not in world.says("小王", "菜单")

@@ -16,7 +16,8 @@ Receive = Callable[[Inbound, float], Awaitable[tuple[Part, ...]]]
 
 Raises TimeoutError when it takes longer: then answer nothing, so that the platform tries again and
 its next try finds the answer (or, when no try is left, the answer leaves through the outbox).
-Raises anything else when the message could not be taken: answer with 503.
+Raises anything else when the message could not be taken: answer with 503. The message is handed
+over by the call itself, not by waiting for what it returns.
 """
 
 

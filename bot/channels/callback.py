@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, TypeVar
+from urllib.parse import parse_qsl
 
 import structlog
-from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive as ASGIReceive
 from starlette.types import Scope, Send
@@ -87,16 +87,17 @@ class Door(ABC, Generic[Opened]):
 
     async def __call__(self, scope: Scope, receive: ASGIReceive, send: Send) -> None:
         """As an ASGI application: the router's wrappers would only catch what is caught here."""
-        response = await self.serve(Request(scope, receive))
+        response = await self.serve(scope, receive)
         await response(scope, receive, send)
 
-    async def serve(self, request: Request) -> Response:
+    async def serve(self, scope: Scope, receive: ASGIReceive) -> Response:
         """Never raises for what was sent; a refusal says nothing but its status."""
         now = self.clock.now()
+        query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
         try:
-            if request.method != "POST":
-                return PlainTextResponse(self.verify(request.query_params, now))
-            opened = self.open(request.query_params, await _body(request), now)
+            if scope["method"] != "POST":
+                return PlainTextResponse(self.verify(query, now))
+            opened = self.open(query, await _body(receive), now)
         except BadCallback as refused:
             log.warning(
                 "callback_refused", channel=self.name, status=refused.status, reason=refused.reason
@@ -171,13 +172,13 @@ async def _nothing_said(aside: Aside) -> tuple[Part, ...]:
     return ()
 
 
-async def _body(request: Request) -> bytes:
+async def _body(receive: ASGIReceive) -> bytes:
     """The body, of which no more is read than is allowed; raises BadCallback(413)."""
-    pieces: list[bytes] = []
-    size = 0
-    async for piece in request.stream():
-        size += len(piece)
-        if size > MAX_BYTES:
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(body) > MAX_BYTES:
             raise BadCallback(413, "body too large")
-        pieces.append(piece)
-    return b"".join(pieces)
+    return body
