@@ -116,10 +116,19 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A page to open; `path` is below the public address of this installation."""
+    """A page to open; `path` is below the public address of this installation, or a whole one."""
 
     label: str
     path: str
+
+    @property
+    def outside(self) -> bool:
+        """Is it a page of somebody else's, and so no secret of one person?"""
+        return self.path.startswith("https://")
+
+    def address(self, public_url: str) -> str:
+        """The whole address."""
+        return self.path if self.outside else public_url + self.path
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +145,7 @@ class Part:
     """One bubble. `replaces` names an earlier bubble (by topic) that this one brings up to date.
 
     `hands_over`: one of the staff is to go on from here, where the platform knows how.
+    `contact` is the label of a button by which people share their own number, where there is one.
     """
 
     text: str
@@ -144,6 +154,7 @@ class Part:
     file: File | None = None
     replaces: str | None = None
     hands_over: bool = False
+    contact: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +217,8 @@ def dump_reply(reply: Reply) -> str:
             row["f"] = [part.file.name, part.file.mime, content]
         if part.replaces:
             row["r"] = part.replaces
+        if part.contact:
+            row["n"] = part.contact
         if part.hands_over:
             row["h"] = 1
         rows.append(row)
@@ -225,6 +238,7 @@ def load_reply(text: str) -> Reply:
                 else None,
                 row.get("r"),
                 "h" in row,
+                row.get("n", ""),
             )
             for row in json.loads(text)
         )

@@ -152,9 +152,11 @@ def _shaped(reply: Reply, facts: ChannelFacts, public_url: str) -> Iterator[Part
     for part in reply.parts:
         text = part.text
         # A button may only open a page that is safe on its way.
-        link = part.link if facts.links and public_url.startswith("https://") else None
-        if part.link is not None and link is None:
-            text = f"{text}\n{part.link.label}：{public_url}{part.link.path}"
+        link = part.link
+        if link is not None:
+            address = link.address(public_url)
+            if not (facts.links and address.startswith("https://")):
+                text, link = f"{text}\n{link.label}：{address}", None
         pieces = split_text(text, facts.text_bytes, facts.text_chars)
         for piece in pieces[:-1]:
             yield Part(piece)

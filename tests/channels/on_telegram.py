@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -67,6 +68,17 @@ class OnTelegram:
         )
         METADATA.create_all(services.database.engine)
         self.app = App(services, {"telegram": self.channel}, alone=True)
+
+    @asynccontextmanager
+    async def living(self) -> AsyncIterator[None]:
+        """The channel runs by itself, and its poll waits for news."""
+        task = asyncio.create_task(self.channel.run(self.app.receive))
+        try:
+            await self.telegram.until(lambda: self.telegram.waiting_polls == 1)
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     async def settle(self) -> None:
         """Fetch what was said and drain the outbox, until there is nothing more."""

@@ -144,7 +144,7 @@ def inbox(bot: OnTelegram) -> list[str]:
         return sorted(session.exec(select(Inbox.key)))
 
 
-async def test_64_without_the_secret_nothing_is_heard(
+async def test_fact_64_without_the_secret_nothing_is_heard(
     webhook: tuple[OnTelegram, httpx.AsyncClient],
 ) -> None:
     bot, client = webhook
@@ -154,7 +154,9 @@ async def test_64_without_the_secret_nothing_is_heard(
     assert inbox(bot) == [f"telegram:{BOT}:m{WANG}.1"]
 
 
-async def test_65_repeated_and_reordered_updates_are_answered_once_each(bot: OnTelegram) -> None:
+async def test_fact_65_repeated_and_reordered_updates_are_answered_once_each(
+    bot: OnTelegram,
+) -> None:
     bot.telegram.start(WANG)
     bot.telegram.duplicate_next(2)
     bot.telegram.hold_next()
@@ -164,7 +166,7 @@ async def test_65_repeated_and_reordered_updates_are_answered_once_each(bot: OnT
     assert sorted(bot.heard(WANG)[1:]) == ["一", "二"]
 
 
-async def test_65_update_ids_may_begin_anew_after_a_silent_week(
+async def test_fact_65_update_ids_may_begin_anew_after_a_silent_week(
     webhook: tuple[OnTelegram, httpx.AsyncClient],
 ) -> None:
     bot, client = webhook
@@ -173,7 +175,7 @@ async def test_65_update_ids_may_begin_anew_after_a_silent_week(
     assert len(inbox(bot)) == 2
 
 
-async def test_65_what_was_not_taken_is_told_again_after_a_restart(bot: OnTelegram) -> None:
+async def test_fact_65_what_was_not_taken_is_told_again_after_a_restart(bot: OnTelegram) -> None:
     bot.telegram.say(WANG, "回声 一")
     await bot.channel.poll(bot.app.receive, 0)
     other = Telegram(bot.settings, bot.clock, sleep=bot.clock.advance)
@@ -187,7 +189,7 @@ async def test_65_what_was_not_taken_is_told_again_after_a_restart(bot: OnTelegr
 @pytest.mark.parametrize(
     "poison", [{}, {"message": {}}, {"message": {"message_id": "x"}}, {"callback_query": {"id": 1}}]
 )
-async def test_66_a_poisoned_update_is_answered_200(
+async def test_fact_66_a_poisoned_update_is_answered_200(
     webhook: tuple[OnTelegram, httpx.AsyncClient], poison: Mapping[str, Any]
 ) -> None:
     bot, client = webhook
@@ -195,7 +197,7 @@ async def test_66_a_poisoned_update_is_answered_200(
     assert inbox(bot) == []
 
 
-async def test_66_a_poisoned_update_does_not_stop_those_behind_it(bot: OnTelegram) -> None:
+async def test_fact_66_a_poisoned_update_does_not_stop_those_behind_it(bot: OnTelegram) -> None:
     bot.telegram.poison()
     bot.telegram.say(WANG, "回声 在")
     await bot.settle()
@@ -229,7 +231,7 @@ async def test_a_message_that_cannot_be_taken_now_is_asked_for_again(
 # - what leaves -
 
 
-async def test_67_a_flood_in_one_chat_leaves_others_flowing(bot: OnTelegram) -> None:
+async def test_fact_67_a_flood_in_one_chat_leaves_others_flowing(bot: OnTelegram) -> None:
     for who in (WANG, LI):
         await bot.says(who, "回声")
     await bot.clock.advance(5)
@@ -243,7 +245,7 @@ async def test_67_a_flood_in_one_chat_leaves_others_flowing(bot: OnTelegram) -> 
     assert bot.heard(WANG)[1:] == ["给王", "又给王"]
 
 
-async def test_67_a_flood_of_the_whole_bot_rests_the_lane(bot: OnTelegram) -> None:
+async def test_fact_67_a_flood_of_the_whole_bot_rests_the_lane(bot: OnTelegram) -> None:
     await bot.says(WANG, "回声")
     await bot.says(LI, "回声")
     bot.telegram.flood(30)
@@ -256,7 +258,7 @@ async def test_67_a_flood_of_the_whole_bot_rests_the_lane(bot: OnTelegram) -> No
     assert all(error.retry_after and error.retry_after >= 25 for error in errors)
 
 
-async def test_68_one_chat_is_written_to_once_a_second(bot: OnTelegram) -> None:
+async def test_fact_68_one_chat_is_written_to_once_a_second(bot: OnTelegram) -> None:
     await bot.says(WANG, "三句")
     lines = [line for line in bot.telegram.transcript(WANG) if line.by == "bot"]
     gaps = [after.at - before.at for before, after in itertools.pairwise(lines)]
@@ -264,7 +266,7 @@ async def test_68_one_chat_is_written_to_once_a_second(bot: OnTelegram) -> None:
     assert all(gap >= 1 for gap in gaps)
 
 
-async def test_68_a_group_gets_twenty_a_minute_and_the_rest_later(bot: OnTelegram) -> None:
+async def test_fact_68_a_group_gets_twenty_a_minute_and_the_rest_later(bot: OnTelegram) -> None:
     group = bot.telegram.group("乡亲", [WANG])
     address = Address("telegram", BOT, str(group))
     for number in range(20):
@@ -278,7 +280,7 @@ async def test_68_a_group_gets_twenty_a_minute_and_the_rest_later(bot: OnTelegra
     assert bot.heard(group)[-1] == "再来"
 
 
-async def test_69_a_migrated_group_gets_its_message_and_its_rows(bot: OnTelegram) -> None:
+async def test_fact_69_a_migrated_group_gets_its_message_and_its_rows(bot: OnTelegram) -> None:
     group = bot.telegram.group("乡亲", [WANG])
     old = str(Address("telegram", BOT, str(group)))
     enqueue(bot, old, "通知")
@@ -295,7 +297,7 @@ async def test_69_a_migrated_group_gets_its_message_and_its_rows(bot: OnTelegram
     )
 
 
-async def test_69_the_service_message_of_a_migration_moves_what_waits(bot: OnTelegram) -> None:
+async def test_fact_69_the_service_message_of_a_migration_moves_what_waits(bot: OnTelegram) -> None:
     group = bot.telegram.group("乡亲", [WANG])
     enqueue(bot, str(Address("telegram", BOT, str(group))), "通知")
     new = bot.telegram.migrate(group, WANG)
@@ -304,7 +306,7 @@ async def test_69_the_service_message_of_a_migration_moves_what_waits(bot: OnTel
         assert session.exec(select(Outbox.address)).one() == f"telegram:{BOT}:{new}"
 
 
-async def test_70_who_blocks_us_is_not_written_to_until_they_unblock(bot: OnTelegram) -> None:
+async def test_fact_70_who_blocks_us_is_not_written_to_until_they_unblock(bot: OnTelegram) -> None:
     await bot.says(WANG, "回声")
     bot.telegram.block(WANG)
     enqueue(bot, bot.address(WANG), "信")
@@ -315,7 +317,7 @@ async def test_70_who_blocks_us_is_not_written_to_until_they_unblock(bot: OnTele
     assert reachable(bot)
 
 
-async def test_70_a_block_is_noted_without_a_send(bot: OnTelegram) -> None:
+async def test_fact_70_a_block_is_noted_without_a_send(bot: OnTelegram) -> None:
     await bot.says(WANG, "回声")
     bot.telegram.block(WANG)
     await bot.settle()
@@ -327,7 +329,7 @@ def reachable(bot: OnTelegram) -> bool:
         return session.exec(select(Contact.reachable)).one()
 
 
-async def test_71_a_letter_whose_answer_is_lost_is_unknown_and_not_repeated(
+async def test_fact_71_a_letter_whose_answer_is_lost_is_unknown_and_not_repeated(
     bot: OnTelegram,
 ) -> None:
     await bot.says(WANG, "回声")
@@ -339,7 +341,9 @@ async def test_71_a_letter_whose_answer_is_lost_is_unknown_and_not_repeated(
     assert (bot.heard(WANG)[1:], rows(bot)[-1]) == (["信"], (State.UNKNOWN, "timeout"))
 
 
-async def test_71_where_nothing_listens_nothing_has_left(bot: OnTelegram, tmp_path: Path) -> None:
+async def test_fact_71_where_nothing_listens_nothing_has_left(
+    bot: OnTelegram, tmp_path: Path
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as door:
         nowhere = f"http://127.0.0.1:{door.getsockname()[1]}"
     settings = bot.settings.model_copy(update={"telegram_api_base": nowhere})
@@ -351,7 +355,7 @@ async def test_71_where_nothing_listens_nothing_has_left(bot: OnTelegram, tmp_pa
     assert (caught.value.reason, caught.value.unknown) == ("network", False)
 
 
-async def test_71_a_page_instead_of_an_answer_is_unknown(bot: OnTelegram) -> None:
+async def test_fact_71_a_page_instead_of_an_answer_is_unknown(bot: OnTelegram) -> None:
     await bot.says(WANG, "回声")
     bot.telegram.fail("sendMessage", "html")
     with pytest.raises(SendError) as caught:
@@ -366,7 +370,7 @@ async def test_a_refused_token_stops_the_channel(bot: OnTelegram) -> None:
     assert (caught.value.stop_channel, caught.value.permanent) == (True, False)
 
 
-async def test_72_4097_characters_are_two_messages_and_tags_are_words(bot: OnTelegram) -> None:
+async def test_fact_72_4097_characters_are_two_messages_and_tags_are_words(bot: OnTelegram) -> None:
     await bot.says(WANG, "回声 <b>&amp;</i>")
     assert bot.heard(WANG)[-1] == "<b>&amp;</i>"
     enqueue(bot, bot.address(WANG), "雁" * 4096, "雁" * 4097)
@@ -377,7 +381,7 @@ async def test_72_4097_characters_are_two_messages_and_tags_are_words(bot: OnTel
 # - buttons -
 
 
-async def test_73_a_buttons_data_is_short_whatever_it_stands_for(bot: OnTelegram) -> None:
+async def test_fact_73_a_buttons_data_is_short_whatever_it_stands_for(bot: OnTelegram) -> None:
     await bot.says(WANG, "长长的")
     buttons = bot.buttons(WANG)
     assert len(buttons) == 99
@@ -386,7 +390,7 @@ async def test_73_a_buttons_data_is_short_whatever_it_stands_for(bot: OnTelegram
     assert bot.heard(WANG)[-1].startswith("值" * 60)
 
 
-async def test_73_a_press_is_heard_once_however_often_it_is_made(bot: OnTelegram) -> None:
+async def test_fact_73_a_press_is_heard_once_however_often_it_is_made(bot: OnTelegram) -> None:
     await bot.says(WANG, "选")
     bot.telegram.press(WANG, "回声")
     bot.telegram.press(WANG, "回声")
@@ -398,7 +402,9 @@ async def test_73_a_press_is_heard_once_however_often_it_is_made(bot: OnTelegram
     assert len(bot.heard(WANG)) == 3
 
 
-async def test_73_another_persons_button_and_an_expired_one_are_refused(bot: OnTelegram) -> None:
+async def test_fact_73_another_persons_button_and_an_expired_one_are_refused(
+    bot: OnTelegram,
+) -> None:
     await bot.says(WANG, "选")
     data = bot.buttons(WANG)[0]["callback_data"]
     await bot.says(LI, "选")
@@ -460,8 +466,8 @@ async def group(bot: OnTelegram) -> int:
 
 
 async def test_a_group_is_answered_only_when_it_asks(bot: OnTelegram, group: int) -> None:
-    await bot.channel._prepare()
-    bot.telegram.privacy = False
+    async with bot.living():
+        bot.telegram.privacy = False
     for text in ("大家好", "公告", "/help@hongyan_bot", "@hongyan_bot 公告", "/help@other_bot"):
         bot.telegram.say(WANG, text, group)
     await bot.settle()
@@ -486,33 +492,45 @@ async def test_a_number_typed_to_us_in_a_group_is_not_kept(bot: OnTelegram, grou
     assert "13800001234" not in dump
 
 
-async def test_74_a_join_is_told_once_to_members_and_admins(bot: OnTelegram, group: int) -> None:
+ZHAO = 1003
+
+
+async def test_fact_74_a_join_is_told_once_to_members_and_admins(
+    bot: OnTelegram, group: int
+) -> None:
     await bot.channel.poll(bot.app.receive, 0)
     bot.telegram.join(LI, group)
     await bot.settle()
     assert bot.heard(group) == ["joined："]
     bot.telegram.promote_bot(group)
-    await bot.clock.advance(hours=1)
-    bot.telegram.join(LI, group)
+    bot.telegram.person(ZHAO, "赵望归")
+    bot.telegram.join(ZHAO, group)
     assert bot.telegram.pending() == 2
     await bot.settle()
     assert bot.heard(group) == ["joined："] * 2
 
 
+async def test_who_leaves_a_group_and_joins_again_is_not_greeted_again(
+    bot: OnTelegram, group: int
+) -> None:
+    for _ in range(2):
+        bot.telegram.join(LI, group)
+        await bot.settle()
+        bot.telegram.leave(LI, group)
+        await bot.clock.advance(hours=5)
+    assert bot.heard(group) == ["joined："]
+
+
 # - living -
 
 
-async def test_75_an_unreachable_platform_is_waited_for(bot: OnTelegram) -> None:
+async def test_fact_75_an_unreachable_platform_is_waited_for(bot: OnTelegram) -> None:
     bot.telegram.fail("getMe", "cut", times=3)
-    living = asyncio.create_task(bot.channel.run(bot.app.receive))
-    await bot.telegram.until(lambda: bot.telegram.waiting_polls == 1)
-    living.cancel()
-    await asyncio.gather(living, return_exceptions=True)
-    assert bot.telegram.calls["getMe"] == 4
-    assert [command["command"] for command in bot.telegram.commands] == ["help"]
+    async with bot.living():
+        assert bot.telegram.calls["getMe"] == 4
 
 
-async def test_75_other_channels_serve_meanwhile(bot: OnTelegram) -> None:
+async def test_fact_75_other_channels_serve_meanwhile(bot: OnTelegram) -> None:
     bot.telegram.fail("getMe", "cut", times=-1)
     other = MemoryChannel()
     channels = {"telegram": bot.channel, "memory": other}
@@ -524,7 +542,7 @@ async def test_75_other_channels_serve_meanwhile(bot: OnTelegram) -> None:
     assert [part.text for part in parts] == ["在"]
 
 
-async def test_76_a_second_poller_is_waited_for_and_told_of_once(bot: OnTelegram) -> None:
+async def test_fact_76_a_second_poller_is_waited_for_and_told_of_once(bot: OnTelegram) -> None:
     printed = io.StringIO()
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(printed))
     living = asyncio.create_task(bot.channel.run(bot.app.receive))
@@ -542,15 +560,13 @@ async def test_76_a_second_poller_is_waited_for_and_told_of_once(bot: OnTelegram
     assert printed.getvalue().count("telegram_other_poller") == 1
 
 
-async def test_77_the_token_is_in_no_log_of_a_poll(
+async def test_fact_77_the_token_is_in_no_log_of_a_poll(
     bot: OnTelegram, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     bot.telegram.fail("getMe", "status", value=500)
-    living = asyncio.create_task(bot.channel.run(bot.app.receive))
-    await bot.telegram.until(lambda: bot.telegram.waiting_polls == 1)
-    living.cancel()
-    await asyncio.gather(living, return_exceptions=True)
+    async with bot.living():
+        pass
     shown = caplog.text + repr(bot.channel) + repr(bot.channel._wire) + repr(bot.settings)
     assert [secret for secret in bot.secrets if secret in shown] == []
 

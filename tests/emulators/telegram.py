@@ -51,6 +51,8 @@ class Rules:
     commands: int = 100
     download_bytes: int = 20 * 1024 * 1024
     upload_bytes: int = 50 * 1024 * 1024
+    photo_bytes: int = 10 * 1024 * 1024
+    edit_life: float = 48 * 3600  # until a message can no longer be edited [from memory]
     callback_life: float = 60  # until a press can no longer be answered [from memory]
     update_life: float = 24 * 3600  # that updates wait on the server [from memory]
     webhook_retries: tuple[float, ...] = (1, 5, 15, 60, 300)  # [from memory]
@@ -92,6 +94,9 @@ class Chat:
     bot_inside: bool = True
     bot_admin: bool = False
     other_bot_spoke: bool = False
+    topics: dict[int, str] = field(default_factory=dict)
+    keyboard: list[Json] | None = None
+    """The keys under the text field, as the last message with some has set them."""
     messages: dict[int, Json] = field(default_factory=dict)
     transcript: list[Line] = field(default_factory=list)
     numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
@@ -213,7 +218,8 @@ class Telegram:
         }  # fmt: skip
         self.users: dict[int, User] = {}
         self.chats: dict[int, Chat] = {}
-        self.commands: list[Json] = []
+        self.menus: dict[str, list[Json]] = {}
+        """Commands by the type of their scope."""
         self.faults = Faults()
         self.calls: Counter[str] = Counter()
         self.limiter = Limiter(clock, self.rules)
@@ -262,16 +268,50 @@ class Telegram:
 
     @control
     def say(
-        self, user: int, text: str, chat: int | None = None, reply_to: int | None = None
+        self,
+        user: int,
+        text: str,
+        chat: int | None = None,
+        reply_to: int | None = None,
+        topic: int | None = None,
     ) -> int:
-        """Write in private or in a group; returns the message id."""
-        return self._speak(user, {"text": text}, text, chat, reply_to)
+        """Write in private or in a group, perhaps in a topic of it; returns the message id."""
+        return self._speak(user, {"text": text} | _in_topic(topic), text, chat, reply_to)
+
+    @control
+    def follow_link(self, user: int, label: str, chat: int | None = None) -> int:
+        """Open a button's link to the bot, and press START where it leads."""
+        place = self.chats[user if chat is None else chat]
+        for message in reversed(place.messages.values()):
+            for button in _inline_buttons(message):
+                if button["text"] == label and "url" in button:
+                    return self.scan(user, button["url"])
+        raise LookupError(f"no link {label!r} in chat {place.id}")
+
+    @control
+    def scan(self, user: int, url: str) -> int:
+        """Open `https://t.me/<bot>?start=<payload>`, from a link or a QR code."""
+        found = re.fullmatch(r"https://t\.me/(\w+)(?:\?start=([^&]*))?", url)
+        if found is None or found[1] != self.bot["username"]:
+            raise ValueError(f"{url} does not lead to this bot")
+        return self.start(user, found[2] or "")
+
+    @control
+    def share_contact(self, user: int, phone: str) -> int:
+        """Tap the key that shares one's own number; the keyboard folds away."""
+        keys = self.chats[user].keyboard or []
+        if not any(key.get("request_contact") for key in keys):
+            raise LookupError("no key asks for the number")
+        self.chats[user].keyboard = None
+        return self.send_contact(user, phone)
 
     @control
     def send_contact(self, user: int, phone: str, owner: int | None = None) -> int:
-        """Share a contact: their own, or that of `owner`."""
+        """Share a contact: their own, or that of `owner` (0: of somebody without Telegram)."""
         owner = user if owner is None else owner
-        contact = {"phone_number": phone, "first_name": self.users[user].name, "user_id": owner}
+        contact: Json = {"phone_number": phone, "first_name": self.users[user].name}
+        if owner:
+            contact["user_id"] = owner
         return self._speak(user, {"contact": contact}, "[contact]")
 
     @control
@@ -279,9 +319,12 @@ class Telegram:
         return self._speak(user, {"location": {"latitude": lat, "longitude": lon}}, "[location]")
 
     @control
-    def send_photo(self, user: int, content: str = "jpeg") -> int:
+    def send_photo(
+        self, user: int, content: str = "jpeg", caption: str = "", chat: int | None = None
+    ) -> int:
         size = self._keep("photos/file.jpg", content.encode()) | {"width": 90, "height": 90}
-        return self._speak(user, {"photo": [size]}, "[photo]")
+        shown = {"photo": [size]} | ({"caption": caption} if caption else {})
+        return self._speak(user, shown, "[photo]", chat)
 
     @control
     def send_voice(self, user: int) -> int:
@@ -345,6 +388,21 @@ class Telegram:
         founder = self.users[members[0]]
         self._update("my_chat_member", self._membership(chat, founder, self.bot, "left", "member"))
         return id
+
+    @control
+    def topic(self, chat: int, title: str) -> int:
+        """A topic of a supergroup; returns its thread id. The group is a forum from then on."""
+        place = self.chats[chat]
+        if place.kind != "supergroup":
+            raise ValueError("only a supergroup has topics")
+        thread = next(place.numbers)
+        place.topics[thread] = title
+        return thread
+
+    @control
+    def close_topic(self, chat: int, topic: int) -> None:
+        """The topic is deleted."""
+        del self.chats[chat].topics[topic]
 
     @control
     def join(self, user: int, chat: int) -> None:
@@ -433,6 +491,22 @@ class Telegram:
         return [line.text for line in self.chats[chat].transcript if line.by == "bot"]
 
     @control
+    def heard_in(self, chat: int, topic: int | None) -> list[str]:
+        """The texts that the bot wrote into one topic; None: outside of all."""
+        return [
+            message["text"]
+            for message in self.chats[chat].messages.values()
+            if message["from"] == self.bot
+            and "text" in message
+            and message.get("message_thread_id") == topic
+        ]
+
+    @property
+    def commands(self) -> list[Json]:
+        """The commands of the default scope."""
+        return self.menus.get("default", [])
+
+    @control
     def counters(self) -> dict[str, int]:
         """Calls by method since the start."""
         return dict(self.calls)
@@ -496,7 +570,8 @@ class Telegram:
     def _chat_shown(self, place: Chat, sender: Json) -> Json:
         if place.private:
             return {"id": place.id, "type": "private", "first_name": self.users[place.id].name}
-        return {"id": place.id, "type": place.kind, "title": place.title}
+        forum = {"is_forum": True} if place.topics else {}
+        return {"id": place.id, "type": place.kind, "title": place.title, **forum}
 
     def _bot_may_read(self, place: Chat, message: Json) -> bool:
         """Privacy mode: commands, replies to the bot and service messages; an admin reads all."""
@@ -504,7 +579,7 @@ class Telegram:
             return False
         if not self.privacy or place.bot_admin:
             return True
-        text = message.get("text")
+        text = message.get("text", message.get("caption"))
         if text is None:
             return any(key.startswith(("new_", "left_", "migrate_")) for key in message)
         if message.get("reply_to_message", {}).get("from", {}).get("id") == self.bot["id"]:
@@ -734,7 +809,9 @@ class Telegram:
         )
 
     async def _get_webhook_info(self, given: Json) -> Json:
-        info = {"url": self.webhook, "has_custom_certificate": False}
+        info: Json = {"url": self.webhook, "has_custom_certificate": False}
+        if self._allowed is not None:
+            info["allowed_updates"] = sorted(self._allowed)
         return info | {"pending_update_count": self.pending(), **self.last_error}
 
     def _chat(self, given: Json) -> Chat:
@@ -808,14 +885,32 @@ class Telegram:
         if not text:
             raise Refused(400, "Bad Request: message text is empty")
         markup = self._reply_markup(given, chat)
+        topic = self._topic(given, chat)
         self.limiter.pass_through(chat)
         keyboard = given.get("reply_markup") or {}
-        return self._say(chat, {"text": text, **markup}, "said", text, keyboard)
+        return self._say(chat, {"text": text, **markup, **topic}, "said", text, keyboard)
+
+    def _topic(self, given: Json, chat: Chat) -> Json:
+        """What of the message says in which topic it stands."""
+        topic = given.get("message_thread_id")
+        if topic is None:
+            return {}
+        if int(topic) not in chat.topics:
+            raise Refused(400, "Bad Request: message thread not found")
+        return _in_topic(int(topic))
 
     def _say(self, chat: Chat, content: Json, kind: str, text: str, keyboard: Json) -> Json:
         chat.other_bot_spoke = False
         message = self._message(chat, self.bot, content)
         self._note(chat, "bot", kind, text)
+        if keyboard.get("remove_keyboard"):
+            chat.keyboard = None
+        elif keyboard.get("keyboard"):
+            chat.keyboard = [
+                key if isinstance(key, dict) else {"text": key}
+                for row in keyboard["keyboard"]
+                for key in row
+            ]
         rows = keyboard.get("inline_keyboard") or keyboard.get("keyboard") or []
         labels = [key if isinstance(key, str) else key["text"] for row in rows for key in row]
         if labels:
@@ -827,6 +922,8 @@ class Telegram:
         if message is None:
             raise Refused(400, "Bad Request: message to edit not found")
         if message["from"]["id"] != self.bot["id"]:
+            raise Refused(400, "Bad Request: message can't be edited")
+        if self.clock.timestamp() - message["date"] > self.rules.edit_life:
             raise Refused(400, "Bad Request: message can't be edited")
         return message
 
@@ -888,17 +985,31 @@ class Telegram:
                 raise Refused(413, "Request Entity Too Large")
             if not content:
                 raise Refused(400, "Bad Request: file must be non-empty")
+            if kind == "photo":
+                self._check_photo(content)
             file = self._keep(f"{kind}s/{part.filename}", content)
             file["file_name"] = part.filename
         elif part in self._files:
             file = {"file_id": part, "file_unique_id": part, "file_name": part}
         else:
             raise Refused(400, f"Bad Request: there is no {kind} in the request")
+        topic = self._topic(given, chat)
         self.limiter.pass_through(chat)
         shown = [file | {"width": 90, "height": 90}] if kind == "photo" else file
-        content_shown = {kind: shown, **({"caption": caption} if caption else {}), **markup}
+        content_shown = {
+            kind: shown,
+            **({"caption": caption} if caption else {}),
+            **markup,
+            **topic,
+        }
         text = f"[{kind}] {file['file_name']} {caption}".strip()
         return self._say(chat, content_shown, kind, text, given.get("reply_markup") or {})
+
+    def _check_photo(self, content: bytes) -> None:
+        if len(content) > self.rules.photo_bytes:
+            raise Refused(400, "Bad Request: file is too big")
+        if not content.startswith((b"\x89PNG", b"\xff\xd8", b"RIFF")):
+            raise Refused(400, "Bad Request: IMAGE_PROCESS_FAILED")
 
     async def _send_chat_action(self, given: Json) -> bool:
         self._chat(given)
@@ -933,11 +1044,11 @@ class Telegram:
         for command in commands:
             if not re.fullmatch(r"[a-z0-9_]{1,32}", command["command"]):
                 raise Refused(400, "Bad Request: BOT_COMMAND_INVALID")
-        self.commands = commands
+        self.menus[_scope(given)] = commands
         return True
 
     async def _get_my_commands(self, given: Json) -> list[Json]:
-        return self.commands
+        return self.menus.get(_scope(given), [])
 
     async def _get_chat(self, given: Json) -> Json:
         chat = self._chat(given)
@@ -945,6 +1056,14 @@ class Telegram:
 
     def _note(self, chat: Chat, by: str, kind: str, text: str) -> None:
         chat.transcript.append(Line(self.clock.timestamp(), by, kind, text))
+
+
+def _scope(given: Json) -> str:
+    return str((given.get("scope") or {"type": "default"})["type"])
+
+
+def _in_topic(topic: int | None) -> Json:
+    return {} if topic is None else {"message_thread_id": topic, "is_topic_message": True}
 
 
 def _until(status: str) -> Json:
@@ -963,7 +1082,7 @@ async def _parameters(request: web.Request) -> Json:
         given |= await request.json()
     elif request.can_read_body:
         given |= dict(await request.post())
-    for name in ("reply_markup", "allowed_updates", "commands", "reply_parameters"):
+    for name in ("reply_markup", "allowed_updates", "commands", "reply_parameters", "scope"):
         if isinstance(given.get(name), str):
             try:
                 given[name] = json.loads(given[name])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import json
 import re
@@ -13,24 +14,21 @@ from datetime import timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Route
-from telegram import (
-    BotCommand,
-    InlineKeyboardButton,
-    InlineKeyboardMarkup,
-    LinkPreviewOptions,
-    Update,
-)
+from telegram import Update
 
-from bot.channels.base import Receive
+from bot.channels.base import Finding, Receive
+from bot.channels.telegram.keeping import Keeping
+from bot.channels.telegram.menus import menus
 from bot.channels.telegram.pace import Pace, Sleep
+from bot.channels.telegram.probing import probe
 from bot.channels.telegram.reading import CHANNEL, Event, Moved, Ourselves, Pressed, read
+from bot.channels.telegram.sending import Sending
 from bot.channels.telegram.wire import (
     POLL,
-    BadRequest,
     ChatMigrated,
     Conflict,
     InvalidToken,
@@ -41,24 +39,21 @@ from bot.channels.telegram.wire import (
 from bot.clock import Clock
 from bot.context import ChannelFacts, Services
 from bot.errors import SendError
-from bot.messages import Address, Choice, Inbound, Part
+from bot.messages import Address, File, Inbound, Media, Part
 from bot.settings import Settings
-from storage import bubbles, groups
 
 # `chat_member` is left out unless it is asked for by name.
 ALLOWED = ("message", "callback_query", "my_chat_member", "chat_member")
 HOOK = "/callback/telegram"
 MAX_BYTES = 1024 * 1024
 ACCEPT_SECONDS = 20.0  # for the writer to take a message; the platform's own patience is longer
-TEXT, CAPTION, COMMANDS = 4096, 1024, 100  # the platform's limits
-LABEL = 60  # characters of a label; longer ones are cut on every phone
-ROW, ROW_WIDTH, BUTTONS = 8, 26, 100  # eight a row and a hundred are the platform's limits
-BUTTON_LIFE = timedelta(days=30)
-BUBBLE_LIFE = timedelta(days=90)
-TIDY = timedelta(hours=1)
+TEXT = 4096  # characters, the platform's limit
+DOWNLOAD = 20_000_000  # bytes that the platform gives out
 LONGEST_WAIT = 60.0
 PATIENCE = 20.0
 SPOILT_TRIES = 3
+LEASE = timedelta(seconds=POLL + 20)  # outlives a poll and its answer
+STANDBY = 5.0  # seconds between looks whether the poller has died
 
 EXPIRED = "这个按钮已经失效，请直接打字回复，或回「菜单」。"
 AGAIN = "已收到，正在办理。"
@@ -94,12 +89,11 @@ class Telegram:
         self._us = Ourselves(token.partition(":")[0] or "0")
         proxy = settings.telegram_proxy or None
         self._wire = Wire(token or "0:none", settings.telegram_api_base, proxy, patience)
-        self._pace = Pace(clock, sleep)
-        self._services: Services | None = None
+        self._holder = secrets.token_hex(8)
+        self._kept: tuple[Services, Keeping, Pace, Sending] | None = None
         self._offset: int | None = None
         self._spoilt = 0
         self._trouble = ""
-        self._tidied = clock.now() - TIDY
 
     @property
     def facts(self) -> ChannelFacts:
@@ -116,8 +110,21 @@ class Telegram:
         )
 
     def attach(self, services: Services) -> None:
-        """Take the tables in which buttons are kept."""
-        self._services = services
+        """Take the tables in which buttons, turns and the lease are kept."""
+        keeping = Keeping(services, self._clock)
+        pace = Pace(self._clock, self._sleep, keeping)
+        public_url = self._settings.public_url
+        sending = Sending(self._wire, pace, keeping, public_url, self._keys)
+        self._kept = services, keeping, pace, sending
+
+    @property
+    def _attached(self) -> tuple[Services, Keeping, Pace, Sending]:
+        assert self._kept is not None, "attach() comes first"
+        return self._kept
+
+    @property
+    def _keeping(self) -> Keeping:
+        return self._attached[1]
 
     def check(self) -> Sequence[str]:
         """What is missing or wrong in the settings."""
@@ -150,23 +157,52 @@ class Telegram:
             log.info("telegram_off")
             return
         log.info("telegram_policy", policy=self._policy, mode=self._settings.telegram_mode)
-        prepared, wait = False, 1.0
+        try:
+            await self._live(receive)
+        finally:
+            with contextlib.suppress(SQLAlchemyError):
+                await self._keeping.give_back(self._lease, self._holder)
+
+    async def _live(self, receive: Receive) -> None:
+        """Of several replicas one polls; the others know who they are, and wait to take over."""
+        known = opened = False
+        wait = 1.0
         while True:
             try:
-                if not prepared:
-                    await self._prepare()
-                    prepared = True
-                    if self._settings.telegram_mode == "webhook":
-                        return
+                if not known:
+                    await self._introduce()
+                    known = True
+                if self._settings.telegram_mode == "webhook":
+                    return await self._open_webhook()
+                if not await self._keeping.take_lease(self._lease, self._holder, LEASE):
+                    opened = False
+                    await self._stand_by()
+                    continue
+                if not opened:
+                    await self._wire.delete_webhook()
+                    await self._show_menus()
+                    opened = True
                 await self.poll(receive)
-            except (TelegramError, _Unfinished) as error:
+            except (TelegramError, SQLAlchemyError, _Unfinished) as error:
                 # 409 is another poller, or a webhook that somebody set: ours again when it is gone.
-                prepared = prepared and not isinstance(error, Conflict)
+                opened = opened and not isinstance(error, Conflict)
                 self._complain(error)
                 await self._sleep(wait)
                 wait = min(LONGEST_WAIT, wait * 2)
             else:
                 self._trouble, wait = "", 1.0
+
+    @property
+    def _lease(self) -> str:
+        return f"{CHANNEL}:{self._us.id}"
+
+    async def _stand_by(self) -> None:
+        if self._trouble != "standby":
+            self._trouble = "standby"
+            log.info("telegram_standby")
+        # The other one has moved on from where we may have stopped.
+        self._offset = None
+        await self._sleep(STANDBY)
 
     def _complain(self, error: Exception) -> None:
         """Say in the log what is wrong, once while it stays the same; never the error's words."""
@@ -181,30 +217,36 @@ class Telegram:
         else:
             log.warning("telegram_unreachable", error=trouble)
 
-    async def _prepare(self) -> None:
+    async def _introduce(self) -> None:
+        """Learn our own name, and with it the address under which people find us."""
         me = await self._wire.get_me()
         self._us = Ourselves(str(me.id), me.username or "")
-        if self._settings.telegram_mode == "polling":
-            await self._wire.delete_webhook()
-        elif self._settings.public_url:
-            await self._wire.set_webhook(
-                self._settings.public_url.rstrip("/") + HOOK,
-                secret_token=self._secret,
-                allowed_updates=list(ALLOWED),
-            )
+        if me.username:
+            await self._keeping.keep_door(f"https://t.me/{me.username}")
+
+    async def _open_webhook(self) -> None:
+        await self._wire.set_webhook(
+            self._webhook, secret_token=self._secret, allowed_updates=list(ALLOWED)
+        )
+        await self._show_menus()
+
+    @property
+    def _webhook(self) -> str:
+        return self._settings.public_url.rstrip("/") + HOOK
+
+    async def _show_menus(self) -> None:
+        """The lists of commands behind the menu key; the bot works without them."""
         try:
-            await self._wire.set_my_commands(self._menu())
+            for scope, commands in menus(self._attached[0].catalog, self.facts.anonymous):
+                await self._wire.set_my_commands(commands, scope=scope)
         except TelegramError as error:
             log.warning("telegram_menu_not_set", error=type(error).__name__)
 
-    def _menu(self) -> list[BotCommand]:
-        """The commands anybody may say that have a Latin alias."""
-        words = self._attached.catalog.words.items()
-        return [
-            BotCommand(word[1:], command.help[:256])
-            for word, command in words
-            if re.fullmatch(r"/[a-z0-9_]{1,32}", word) and command.help and not command.roles
-        ][:COMMANDS]
+    async def probe(self) -> Sequence[Finding]:
+        """Token, privacy mode, webhook and policy, asked of the platform; takes no updates."""
+        if self._policy == "off":
+            return (Finding(True, "Telegram 已关闭（HONGYAN_TELEGRAM_POLICY=off）"),)
+        return await probe(self._wire, self._settings, self._webhook, ALLOWED, self._clock.now())
 
     async def poll(self, receive: Receive, seconds: int = POLL) -> int:
         """Ask once for updates and take them; returns how many there were.
@@ -259,14 +301,14 @@ class Telegram:
 
     async def _take(self, event: Event, receive: Receive) -> None:
         if isinstance(event, Moved):
-            await asyncio.to_thread(self._move, event.old, event.new)
+            await self._keeping.move(event.old, event.new)
         elif isinstance(event, Pressed):
             await self._take_press(event, receive)
         else:
             await receive(event, ACCEPT_SECONDS)
 
     async def _take_press(self, event: Pressed, receive: Receive) -> None:
-        press = await asyncio.to_thread(self._press, event)
+        press = await self._keeping.press(event.inbound.sender, event.key, event.query)
         words = {"expired": EXPIRED, "again": AGAIN}.get(press.refused)
         answering = asyncio.create_task(self._answer_query(event.query, words))
         try:
@@ -322,125 +364,43 @@ class Telegram:
         """Send one bubble. The Bot API has no idempotency key, so `key` goes unused."""
         if self._policy == "off":
             raise SendError("policy", permanent=True)
+        _services, keeping, _pace, sending = self._attached
         try:
             try:
-                return await self._send(address, part)
+                return await sending.send(address, part)
             except ChatMigrated as moved:
                 new = self._us.address(moved.new_chat_id)
-                await asyncio.to_thread(self._move, address, new)
-                return await self._send(new, part)
+                await keeping.move(address, new)
+                return await sending.send(new, part)
         except TelegramError as error:
             # Not chained: the transport's errors hold the request, and so the token.
-            raise self._refusal(address.user, error) from None
+            raise await self._refusal(address, error) from None
 
-    def _refusal(self, chat: str, error: TelegramError) -> SendError:
+    async def _refusal(self, address: Address, error: TelegramError) -> SendError:
         refused = as_send_error(error)
         if refused.retry_after is not None:
             # The platform does not say whether one chat or the whole bot is meant; when it
             # refuses a second chat too, it is the bot.
-            refused.only_here = not self._pace.flooded(chat, refused.retry_after)
+            chat = address.user.partition("/")[0]
+            pace = self._attached[2]
+            refused.only_here = not await pace.flooded(chat, refused.retry_after)
         return refused
 
-    async def _send(self, address: Address, part: Part) -> str:
-        chat = int(address.user)
-        keyboard = await asyncio.to_thread(self._keyboard, address, part)
-        if part.file is not None and len(part.text) > CAPTION:
-            await self._send(address, replace(part, file=None, choices=(), link=None))
-            part = replace(part, text="")
-        async with self._pace.turn(address.user):
-            if part.file is not None:
-                sent = await self._wire.send_document(
-                    chat,
-                    part.file.content,
-                    filename=part.file.name,
-                    caption=part.text or None,
-                    reply_markup=keyboard,
-                )
-                return str(sent.message_id)
-            if part.replaces is not None:
-                return await self._renew(address, part, part.replaces, keyboard)
-            return await self._say(chat, part.text, keyboard)
-
-    async def _say(self, chat: int, text: str, keyboard: InlineKeyboardMarkup | None) -> str:
-        """A message without markup: nothing in it needs escaping and no slip in it can lose it."""
-        sent = await self._wire.send_message(
-            chat,
-            text,
-            reply_markup=keyboard,
-            # A preview would have the platform open pages that are meant for one person.
-            link_preview_options=LinkPreviewOptions(is_disabled=True),
-        )
-        return str(sent.message_id)
-
-    async def _renew(
-        self, address: Address, part: Part, topic: str, keyboard: InlineKeyboardMarkup | None
-    ) -> str:
-        """Bring the bubble of a topic up to date, or send a first one."""
-        known = await asyncio.to_thread(self._bubble, address, topic)
-        if known is not None:
-            try:
-                await self._wire.edit_message_text(
-                    part.text, int(address.user), int(known), reply_markup=keyboard
-                )
-            except BadRequest as error:
-                if "not modified" in error.message:
-                    return known
-                if "not found" not in error.message and "can't be edited" not in error.message:
-                    raise
-            else:
-                return known
-        message = await self._say(int(address.user), part.text, keyboard)
-        await asyncio.to_thread(self._keep_bubble, address, topic, message)
-        return message
-
-    # - tables; called in threads -
-
-    @property
-    def _attached(self) -> Services:
-        assert self._services is not None, "attach() comes first"
-        return self._services
-
-    def _owner(self, address: Address) -> str:
-        return self._attached.keys.digest(str(address))
-
-    def _keyboard(self, address: Address, part: Part) -> InlineKeyboardMarkup | None:
-        """Buttons for a private chat; what a group shows anybody could press."""
-        if address.user.startswith("-"):
-            return None
-        rows: list[list[InlineKeyboardButton]] = []
-        named = [(self._keys(), choice) for choice in part.choices[:BUTTONS]]
-        for row in _rows(named):
-            rows.append([InlineKeyboardButton(_label(c), callback_data=key) for key, c in row])
-        if part.link is not None:
-            url = self._settings.public_url + part.link.path
-            rows.append([InlineKeyboardButton(part.link.label[:LABEL], url=url)])
-        if named:
-            now = self._clock.now()
-            values = [(key, choice.value) for key, choice in named]
-            with self._attached.database.transaction() as connection:
-                if now - self._tidied >= TIDY:
-                    self._tidied = now
-                    bubbles.forget_bubbles(connection, now, now - BUBBLE_LIFE)
-                bubbles.keep_buttons(connection, self._owner(address), values, now + BUTTON_LIFE)
-        return InlineKeyboardMarkup(rows) if rows else None
-
-    def _press(self, event: Pressed) -> bubbles.Press:
-        now, owner = self._clock.now(), self._owner(event.inbound.sender)
-        with self._attached.database.transaction() as connection:
-            return bubbles.press_button(connection, event.key, owner, event.query, now)
-
-    def _bubble(self, address: Address, topic: str) -> str | None:
-        with self._attached.database.reading() as session:
-            return bubbles.bubble_of(session.connection(), self._owner(address), topic)
-
-    def _keep_bubble(self, address: Address, topic: str, message: str) -> None:
-        now = self._clock.now()
-        with self._attached.database.transaction() as connection:
-            bubbles.keep_bubble(connection, self._owner(address), topic, message, now)
-
-    def _move(self, old: Address, new: Address) -> None:
-        with self._attached.database.transaction() as connection:
-            groups.move_group(connection, str(old), str(new))
+    async def fetch(self, media: Media, longest: int = DOWNLOAD) -> File:
+        """Bring a file that somebody sent, for a step that asked for one; raises SendError."""
+        longest = min(longest, DOWNLOAD)
+        if media.size > longest:
+            raise SendError("too_large", permanent=True)
+        try:
+            found = await self._wire.get_file(media.id)
+            if (found.file_size or 0) > longest:
+                raise SendError("too_large", permanent=True)
+            content = bytes(await found.download_as_bytearray())
+        except TelegramError as error:
+            raise as_send_error(error) from None
+        if len(content) > longest:
+            raise SendError("too_large", permanent=True)
+        return File(media.name, media.mime, content)
 
 
 def _line(event: Event) -> str:
@@ -449,24 +409,6 @@ def _line(event: Event) -> str:
         return str(event.old)
     inbound: Inbound = event.inbound if isinstance(event, Pressed) else event
     return str(inbound.sender)
-
-
-def _label(choice: Choice) -> str:
-    return choice.label[:LABEL] or choice.value[:LABEL] or "·"
-
-
-def _rows(named: Sequence[tuple[str, Choice]]) -> list[list[tuple[str, Choice]]]:
-    """Buttons in rows that a phone shows without cutting labels."""
-    rows: list[list[tuple[str, Choice]]] = []
-    room = 0
-    for key, choice in named:
-        width = 2 + sum(1 if char.isascii() else 2 for char in choice.label)
-        if not rows or len(rows[-1]) == ROW or width > room:
-            rows.append([])
-            room = ROW_WIDTH
-        rows[-1].append((key, choice))
-        room -= width
-    return rows
 
 
 def build(settings: Settings, clock: Clock) -> Telegram:

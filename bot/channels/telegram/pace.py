@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from typing import Protocol
 
 from bot.clock import Clock
 from bot.errors import SendError
@@ -14,60 +14,69 @@ Sleep = Callable[[float], Awaitable[None]]
 # core.telegram.org/bots/faq: avoid more than one message a second in a chat, and no more than
 # twenty a minute in a group. The little more keeps jitter on the way from making it less.
 CHAT_GAP = 1.05
-GROUP_MESSAGES = 20
-GROUP_SPAN = 60.5
+GROUP_MOST = (20, 60_500)
 PATIENCE = 5.0  # seconds a call may wait here; a longer wait is the outbox's
-REMEMBERED = 2000  # chats; older ones are forgotten when there are more
+LONGEST = 3600.0  # a clock that was set back must not silence a chat
+REMEMBERED = 2000  # chats; those that are free are forgotten when there are more
+
+
+class Turns(Protocol):
+    """Turns by chat that all replicas share; both calls may raise SendError."""
+
+    async def take_turn(self, chat: str, gap: float, most: tuple[int, int] | None) -> float:
+        """Take a turn; returns 0, or for how many seconds there is none."""
+
+    async def leave_alone(self, chat: str, seconds: float) -> None:
+        """Let nobody take a turn for so long."""
 
 
 class Pace:
-    """Turns by chat, in this process."""
+    """Turns by chat. The table counts from when a message leaves, so that replicas keep the rates;
+    this process counts from when it has arrived.
+    """
 
-    def __init__(self, clock: Clock, sleep: Sleep) -> None:
+    def __init__(self, clock: Clock, sleep: Sleep, turns: Turns) -> None:
         self._clock = clock
         self._sleep = sleep
+        self._turns = turns
         self._free_at: dict[str, float] = {}
-        self._sent: dict[str, deque[float]] = {}
         self._floods: dict[str, float] = {}
 
     @asynccontextmanager
     async def turn(self, chat: str) -> AsyncIterator[None]:
         """Wait for the chat's next turn and hold it; raises SendError where that takes long."""
-        while (wait := self._wait(chat)) > 0:
+        while (wait := await self._wait(chat)) > 0:
             if wait > PATIENCE:
                 raise SendError("pace", retry_after=wait, only_here=True)
             await self._sleep(wait)
-        self._free_at[chat] = self._now() + CHAT_GAP
         try:
             yield
         finally:
             self._note(chat)
 
-    def flooded(self, chat: str, seconds: float) -> bool:
+    async def flooded(self, chat: str, seconds: float) -> bool:
         """Leave a chat alone as the platform asked; True if it asks so elsewhere too."""
         now = self._now()
         self._free_at[chat] = max(self._free_at.get(chat, 0.0), now + seconds)
         self._floods = {c: until for c, until in self._floods.items() if until > now}
         self._floods[chat] = now + seconds
+        with suppress(SendError):  # this process has noted it in any case
+            await self._turns.leave_alone(chat, seconds)
         return len(self._floods) > 1
 
     def _now(self) -> float:
         return self._clock.now().timestamp()
 
-    def _wait(self, chat: str) -> float:
-        now = self._now()
-        wait = self._free_at.get(chat, 0.0) - now
-        sent = self._sent.get(chat)
-        if sent is not None and len(sent) == GROUP_MESSAGES:
-            wait = max(wait, sent[0] + GROUP_SPAN - now)
-        # A clock that was set back must not silence a chat.
-        return min(wait, 3600.0)
+    async def _wait(self, chat: str) -> float:
+        wait = min(self._free_at.get(chat, 0.0) - self._now(), LONGEST)
+        if wait > 0:
+            return wait
+        # The ids of groups are negative.
+        most = GROUP_MOST if chat.startswith("-") else None
+        return await self._turns.take_turn(chat, CHAT_GAP, most)
 
     def _note(self, chat: str) -> None:
         now = self._now()
         self._free_at[chat] = max(self._free_at.get(chat, 0.0), now + CHAT_GAP)
-        if chat.startswith("-"):  # the ids of groups are negative
-            self._sent.setdefault(chat, deque(maxlen=GROUP_MESSAGES)).append(now)
         if len(self._free_at) > REMEMBERED:
             self._free_at = {c: at for c, at in self._free_at.items() if at > now}
-            self._sent = {c: s for c, s in self._sent.items() if s[-1] > now - GROUP_SPAN}

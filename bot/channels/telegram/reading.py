@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from telegram import CallbackQuery, ChatMemberUpdated, Message, Update, User
@@ -13,9 +13,9 @@ from bot.messages import PRIVATE, Address, Chat, Happening, Inbound, Kind, Media
 
 CHANNEL = "telegram"
 INSIDE = frozenset({"member", "administrator", "creator"})
-SAME_JOIN = 600  # seconds in which a service message and a membership update tell of one joining
 
 _COMMAND = re.compile(r"/(\w+)(?:@(\w+))?(?=\s|$)")
+_ENTERED = re.compile(r"/start ([A-Za-z0-9_-]{1,64})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def _message(message: Message, us: Ourselves, now: datetime) -> Iterator[Event]:
     elif message.new_chat_members:
         for person in message.new_chat_members:
             if not person.is_bot:
-                yield _joined(person, here, message.date, us, now)
+                yield _joined(person, here, us, now)
     elif message.from_user is not None and not message.from_user.is_bot:
         if message.chat.type == "private":
             yield from _private(message, message.from_user, us, now)
@@ -88,16 +88,31 @@ def _private(message: Message, sender: User, us: Ourselves, now: datetime) -> It
     kind, media = _content(message)
     if kind is None:
         return
-    text = _without_suffix(message.text or "", us) if kind is Kind.TEXT else ""
-    if text is not None:
-        yield Inbound(_id(message), us.address(sender.id), text, now, kind, media=media)
+    text: str | None = _own_number(message, sender)
+    if kind is Kind.TEXT:
+        text = _without_suffix(message.text or "", us)
+    if text is None:
+        return
+    said = Inbound(_id(message), us.address(sender.id), text, now, kind, media=media)
+    entered = _ENTERED.fullmatch(text)
+    if entered:
+        # Come in by a link or a QR code of ours: what stood in it is not their word.
+        said = replace(said, text=Happening.FOLLOW, kind=Kind.EVENT, argument=entered[1])
+    yield said
+
+
+def _own_number(message: Message, sender: User) -> str:
+    """The number of a contact that somebody shares; empty unless it is their own."""
+    contact = message.contact
+    if contact is None or contact.user_id != sender.id:
+        return ""
+    return f"+{re.sub(r'[^0-9]', '', contact.phone_number)}"
 
 
 def _in_group(message: Message, sender: User, us: Ourselves, now: datetime) -> Iterator[Inbound]:
     """Commands for us, mentions of us, answers to us; all other talk is none of our business."""
-    if message.text is None:
-        return
-    text = _without_suffix(message.text, us)
+    said = message.text or message.caption
+    text = _without_suffix(said, us) if said else None
     if text is None:
         return
     replied = message.reply_to_message
@@ -109,9 +124,15 @@ def _in_group(message: Message, sender: User, us: Ourselves, now: datetime) -> I
         return
     if named:
         text = re.sub(re.escape(mention), " ", text, flags=re.IGNORECASE).strip()
-    chat = Chat(us.address(message.chat.id))
+    chat = Chat(us.address(_spot(message)))
     reply_to = str(replied.message_id) if replied is not None else None
     yield Inbound(_id(message), us.address(sender.id), text, now, chat=chat, reply_to=reply_to)
+
+
+def _spot(message: Message) -> str:
+    """The group, and where it has topics the one in which this was said."""
+    topic = message.message_thread_id if message.is_topic_message else None
+    return f"{message.chat.id}/{topic}" if topic else str(message.chat.id)
 
 
 def _without_suffix(text: str, us: Ourselves) -> str | None:
@@ -188,9 +209,12 @@ def _membership(change: ChatMemberUpdated, us: Ourselves, now: datetime) -> tupl
     came = change.new_chat_member.status in INSIDE and change.old_chat_member.status not in INSIDE
     if person.is_bot or not came:
         return ()
-    return (_joined(person, us.address(change.chat.id), change.date, us, now),)
+    return (_joined(person, us.address(change.chat.id), us, now),)
 
 
-def _joined(person: User, group: Address, at: datetime, us: Ourselves, now: datetime) -> Inbound:
-    name = f"j{group.user}.{person.id}.{int(at.timestamp()) // SAME_JOIN}"
+def _joined(person: User, group: Address, us: Ourselves, now: datetime) -> Inbound:
+    """Named by who and where alone: told by a message and by an update, and for who comes and
+    goes and comes again, it is one joining, for as long as the inbox remembers.
+    """
+    name = f"j{group.user}.{person.id}"
     return Inbound(name, us.address(person.id), Happening.JOINED, now, Kind.EVENT, chat=Chat(group))
