@@ -23,6 +23,7 @@ from sqlalchemy import Connection, update
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlmodel import col
 
+from bot import entrances
 from bot.catalog import Catalog, Match, spoken
 from bot.clock import beijing
 from bot.commands import Command, Greeting
@@ -42,7 +43,7 @@ from bot.messages import (
     say,
 )
 from bot.normalize import Reserved, answer, near_miss, reserved
-from bot.personal_numbers import find_mobiles, scrub
+from bot.personal_numbers import reaches_somebody, scrub
 from bot.purposes import ANSWER, TROUBLE
 from bot.text import merged, shape
 from storage import mailbox
@@ -56,7 +57,10 @@ LONGEST = 4096  # characters, as long as Telegram's longest; WeChat's are shorte
 TOO_LONG = f"这条太长了，没有保存，请分几次发，每次不超过{LONGEST}字。"
 NUMBER_DROPPED = "证件号或卡号我们不需要，已丢弃、未保存，建议您撤回刚才那条消息。"
 GROUP_PRIVATE = "涉及个人信息，请私聊我办理。"
-GROUP_NUMBER = "为保护您的信息，建议撤回刚才那条消息，需要办理请私聊我。"
+GROUP_NUMBER = (
+    "为保护您的信息，建议撤回刚才那条消息，需要办理请私聊我。紧急情况请直接拨打110、119、120。"
+)
+USED_UP = "这个入口已经用过、过期，或者是给别人的。"
 
 log = structlog.get_logger()
 
@@ -461,13 +465,26 @@ class Dispatcher:
         if instead is not None:
             return instead
         if inbound.kind is Kind.EVENT:
-            return self._greet(context)
+            return self._come_in(context)
         text, dropped = scrub(inbound.text) if inbound.kind is Kind.TEXT else (inbound.text, False)
         if dropped:
             context.inbound = replace(inbound, text=text)
         reply = self._route(context, text)
         if dropped:
             return say(NUMBER_DROPPED) + reply if reply else say(NUMBER_DROPPED)
+        return reply
+
+    def _come_in(self, context: Context) -> Reply:
+        """Who comes by a code of ours is heard as if they had said what it stands for."""
+        if not entrances.came_by_code(context):
+            return self._greet(context)
+        words = entrances.enter(context)
+        if words is None:
+            return say(USED_UP) + self._greet(context)
+        arrived = context.inbound
+        context.inbound = replace(arrived, text=words, kind=Kind.TEXT, argument="")
+        reply = self._route(context, words)
+        context.inbound = arrived
         return reply
 
     def _greet(self, context: Context) -> Reply:
@@ -483,16 +500,20 @@ class Dispatcher:
         if inbound.kind is not Kind.TEXT:
             return SILENCE
         _text, dropped = scrub(inbound.text)
-        if inbound.chat.addressed and (dropped or find_mobiles(inbound.text)):
-            return say(GROUP_NUMBER)
+        if inbound.chat.addressed and (dropped or reaches_somebody(inbound.text)):
+            return self._private(context, GROUP_NUMBER)
         found = self.catalog.match(spoken(inbound.text))
         if found is None or not inbound.chat.addressed:
             return SILENCE
         if not found.command.group:
-            return say(GROUP_PRIVATE)
+            return self._private(context, GROUP_PRIVATE, found)
         if not self._present(found.command):
             return SILENCE
         return self._run_command(context, found)
+
+    def _private(self, context: Context, words: str, found: Match | None = None) -> Reply:
+        """Words that end a matter in a group, with the way to where it belongs."""
+        return self._guarded(context, lambda: say(words, link=entrances.way_in(context, found)))
 
     def _route(self, context: Context, text: str) -> Reply:
         form = self._form(context.open_form) if context.open_form else None
@@ -531,8 +552,10 @@ class Dispatcher:
             return None
         if found.argument and not found.command.wins and context.drafts[form.name].asked:
             # 「政策 用地」 may be an answer; only a bare command is certainly one.
-            certain = found.command.reads or (
-                found.command.roles and self.catalog.policy.may(context.roles, found.command)
+            certain = (
+                found.command.reads
+                or (found.command.roles and self.catalog.policy.may(context.roles, found.command))
+                or (found.argument.isdigit() and len(found.argument) == found.command.digits)
             )
             return found if certain else None
         return found

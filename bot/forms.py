@@ -83,7 +83,8 @@ class Ask:
     `rows` names a sub-form: asked once for each key of `each`, or, without `each`, as often as
     `more` is answered. `bulk` may read several rows from one message. `follows` names questions
     whose change makes this answer void. `verbatim`: a button says its label, not its number, for
-    answers that count only word for word.
+    answers that count only word for word. `contact`: where the channel has a button that shares
+    one's own telephone number, pressing it answers.
     """
 
     label: str
@@ -105,6 +106,11 @@ class Ask:
     bulk: Callable[[str, Asking], "dict[str, Answers] | Miss | None"] | None = None
     follows: tuple[str, ...] = ()
     verbatim: bool = False
+    contact: bool | Callable[[Asking], bool] = False
+
+    def wants_contact(self, asking: Asking) -> bool:
+        """May it be answered by sharing one's own number?"""
+        return self.contact(asking) if callable(self.contact) else self.contact
 
     def labels(self, asking: Asking) -> tuple[str, ...]:
         """The buttons of this question."""
@@ -473,8 +479,9 @@ class Dialog:
             for number, label in enumerate(question.ask.labels(question.asking), 1)
         )
         joined = f"{before}\n{text}" if before else text
+        contact = OWN_NUMBER if question.ask.wants_contact(question.asking) else ""
         return Step(
-            Reply((Part(joined, choices),)),
+            Reply((Part(joined, choices, contact=contact),)),
             self.state._replace(asked=question.path, pending={}),
         )
 
@@ -539,7 +546,7 @@ class Dialog:
             path, _, text = text.rpartition("=")
             if path != self.state.asked:
                 return self.again("这个按钮是前面问题的，请看下面这一题。")
-        elif kind not in (Kind.TEXT, Kind.PRESS):
+        elif kind not in (Kind.TEXT, Kind.PRESS) and not self._own_number(text, kind):
             return self._not_words(kind)
         text = tidy(text)
         question = self._current()
@@ -569,6 +576,12 @@ class Dialog:
             if question.path == self.state.asked:
                 return question
         return None
+
+    def _own_number(self, text: str, kind: Kind) -> bool:
+        """Was the number that is asked for shared by a button? Somebody else's comes empty."""
+        question = self._current()
+        asked = question is not None and question.ask.wants_contact(question.asking)
+        return kind is Kind.CONTACT and bool(text) and asked
 
     def _not_words(self, kind: Kind) -> Step:
         said = NOT_WORDS.get(kind, "这种消息我看不了，麻烦打字告诉我。")
@@ -936,6 +949,8 @@ def _acceptable(form: type[Form], name: str, value: Any) -> bool:
         return False
     return True
 
+
+OWN_NUMBER = "发送我的手机号"
 
 NOT_WORDS: Mapping[Kind, str] = {
     Kind.IMAGE: "图片我没有保存，麻烦打字告诉我。",

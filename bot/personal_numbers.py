@@ -18,6 +18,10 @@ _CHECK = "10X98765432"
 _CARD = re.compile(r"(?:[3-9]|2[2-7])\d{15,18}")
 _MOBILE = re.compile(r"(?<!\d)(?:(?:\+|00)?86[ \-]?)?(1[3-9]\d(?:[ \u3000\-]?\d){8})(?!\d)")
 
+_ABROAD = re.compile(r"\+\d(?:[ ()\-\u3000]*\d){6,14}")
+_LANDLINE = re.compile(r"(?<!\d)0\d{2,3}[ \-]?\d{7,8}(?!\d)")
+_MAIL = re.compile(r"[\w.+\-]+@[\w\-]+\.[a-zA-Z]{2,}", re.ASCII)
+
 _WIDE_DIGITS = {0xFF10 + digit: str(digit) for digit in range(10)}
 
 
@@ -100,6 +104,14 @@ def find_mobiles(text: str) -> tuple[str, ...]:
         return ()
     found = _MOBILE.findall(text.translate(_WIDE_DIGITS))
     return tuple(re.sub(r"\D", "", number) for number in found)
+
+
+def reaches_somebody(text: str) -> bool:
+    """Say whether a telephone number or a mail address stands in a text: anybody's, of any land."""
+    if len(text) < 6:
+        return False
+    plain = text.translate(_WIDE_DIGITS)
+    return any(form.search(plain) for form in (_MOBILE, _ABROAD, _LANDLINE, _MAIL))
 
 
 def mask_phone(number: str) -> str:

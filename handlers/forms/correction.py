@@ -138,6 +138,7 @@ class CorrectionForm(Form, name="profile_correction", label="修改档案"):
             lambda text, asking: _item(asking).parse(text, _as_now(asking)),
             options=lambda asking: _item(asking).labels(_as_now(asking)),
             follows=("item",),
+            contact=lambda asking: _item(asking).wants_contact(_as_now(asking)),
         ),
     ]
     timezone: Annotated[

@@ -250,6 +250,7 @@ PHONE = Ask(
     show=lambda value, _asking: mask_phone(value),
     echo=lambda value, _asking: f"手机记作 {mask_phone(value)}。",
     optional=True,
+    contact=True,
 )
 
 
