@@ -28,6 +28,8 @@ from storage.db import Database
 CHANNELS: Mapping[str, str] = {
     "wechat": "bot.channels.wechat",
     "telegram": "bot.channels.telegram",
+    "wecom_group": "bot.channels.wecom.group",
+    "wecom_kf": "bot.channels.wecom.kf",
 }
 """Name in HONGYAN_CHANNELS → module with a function `build(settings, services_clock)`."""
 

@@ -132,3 +132,9 @@ def refusal(code: int, message: str) -> SendError:
     if code in _BUSY:
         return SendError("quota", retry_after=_BUSY[code], detail=detail)
     return SendError("busy" if code == -1 else "refused", detail=detail)
+
+
+def code_of(error: SendError) -> int:
+    """The platform's own number of an error, 0 without one."""
+    number = error.detail.removeprefix("errcode ").partition("：")[0]
+    return int(number) if number.lstrip("-").isdigit() else 0

@@ -1,0 +1,320 @@
+"""The channel that the rest of the bot sees: it asks staff to send, and knows who is in a group."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import aiohttp
+import structlog
+from starlette.routing import BaseRoute
+
+from bot.channels.base import Awaiting, Channel, Finding, Receive
+from bot.channels.callback import Patience
+from bot.channels.calls import TIMEOUT, Caller
+from bot.channels.envelope import Fields
+from bot.channels.wecom.api import WeComApi
+from bot.channels.wecom.door import door, missing
+from bot.channels.wecom.group.reading import (
+    FRIENDS,
+    GROUPS,
+    NAME,
+    Befriended,
+    Dismissed,
+    Told,
+    read,
+)
+from bot.channels.wecom.group.tasks import LOOK, TaskKeeper, month_of
+from bot.channels.wecom.group.wire import GroupWire
+from bot.clock import Clock
+from bot.context import ChannelFacts, Services
+from bot.errors import SendError
+from bot.messages import Address, Happening, Inbound, Kind, Part
+from bot.settings import Settings
+from storage import customer_groups as groups
+from storage import leases
+from storage.cursors import move_cursor, read_cursor
+from storage.customer_groups import StaffTask
+from storage.db import Database
+
+WELCOME = "welcome"
+"""The user of the address to which the words for newcomers are sent."""
+POLL = 5.0  # seconds between two looks at what is due
+EVERY = timedelta(hours=6)  # between two looks at all groups: an event may never have arrived
+LEASE = timedelta(seconds=60)
+GREETING = timedelta(seconds=20)
+PAUSE = 1.0  # seconds until a greeting is tried again
+
+FACTS = ChannelFacts(
+    NAME, text_bytes=4000, buttons=False, label="企业微信客户群", anonymous=True, one_way=True
+)
+
+log = structlog.get_logger()
+
+
+class GroupChannel:
+    """Nobody is heard here. A send is a task for one of the staff, and waits for their tap."""
+
+    events = frozenset({GROUPS, FRIENDS})
+
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        *,
+        patience: Patience | None = None,
+        timeout: aiohttp.ClientTimeout = TIMEOUT,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._patience = patience or Patience()
+        self._caller = Caller(settings.wecom_api_base, timeout=timeout)
+        api = WeComApi(self._caller, settings.wecom_corp_id, settings.wecom_secret, clock)
+        self._wire = GroupWire(api, settings.wecom_group_link)
+        self._holder = f"g{secrets.token_hex(6)}"
+        self._services: Services | None = None
+        self._others: Sequence[Channel] = ()
+        self._receive: Receive | None = None
+        self._awake = asyncio.Event()
+        self._greetings: set[asyncio.Task[None]] = set()
+
+    @property
+    def facts(self) -> ChannelFacts:
+        return FACTS
+
+    def attach(self, services: Services) -> None:
+        self._services = services
+
+    def meet(self, others: Sequence[Channel]) -> None:
+        self._others = others
+
+    @property
+    def _database(self) -> Database:
+        assert self._services is not None, "attached before anything else"
+        return self._services.database
+
+    # - being told -
+
+    def routes(self, receive: Receive) -> Sequence[BaseRoute]:
+        """The app's callback, unless another channel of the app has it."""
+        self._receive = receive
+        if self.check():
+            return ()
+        return door(self, self._others, self._settings, self._clock, receive, self._patience)
+
+    async def hear(self, fields: Fields) -> None:
+        """Write an event down; what must be asked of the platform is asked by `run`."""
+        told = read(fields, self._settings.wecom_corp_id)
+        if isinstance(told, Befriended):
+            greeting = asyncio.create_task(self._greet(told.code))
+            self._greetings.add(greeting)
+            greeting.add_done_callback(self._greetings.discard)
+        elif told is not None:
+            await asyncio.to_thread(self._apply, told)
+            self._awake.set()
+
+    def _apply(self, told: Told) -> None:
+        now = self._clock.now()
+        with self._database.session() as session:
+            match told:
+                case Dismissed():
+                    groups.dismiss(session, told.address, now)
+                case groups.RosterChange():
+                    groups.apply_change(session, told, now)
+
+    async def _greet(self, code: str) -> None:
+        """Welcome a new friend of the staff, while the platform lets us and nobody else does."""
+        until = self._clock.now() + GREETING
+        while self._clock.now() < until:
+            try:
+                await self._wire.greet(code, await self._words(Happening.FOLLOW))
+            except SendError as error:
+                log.warning("not_greeted", channel=NAME, detail=error.detail or error.reason)
+                if error.permanent or error.stop_channel:
+                    return
+            else:
+                return
+            await asyncio.sleep(PAUSE)
+
+    async def _words(self, happening: Happening) -> str:
+        """What the rest of the bot says to somebody who has just come."""
+        assert self._receive is not None, "routes come before anything is heard"
+        sender = Address(NAME, self._settings.wecom_corp_id, WELCOME)
+        now = self._clock.now()
+        event = Inbound(secrets.token_hex(8), sender, happening, now, Kind.EVENT)
+        parts = await self._receive(event, self._patience.one_try)
+        return "\n".join(part.text for part in parts)
+
+    # - looking after it -
+
+    async def run(self, receive: Receive) -> None:
+        """Read rosters and ask after tasks whenever they are due; one process does."""
+        self._receive = receive
+        if self.check():
+            return
+        while True:
+            pause = POLL
+            try:
+                if await asyncio.to_thread(self._holds):
+                    await self.tend()
+            except SendError as error:
+                pause = error.retry_after or POLL
+                log.warning("not_tended", channel=NAME, reason=error.reason)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._awake.wait(), pause)
+            self._awake.clear()
+
+    def _holds(self) -> bool:
+        with self._database.transaction() as connection:
+            return leases.take(connection, NAME, self._holder, LEASE)
+
+    async def tend(self) -> None:
+        """One round: new groups, rosters that are due, tasks that are due. Raises SendError."""
+        if await asyncio.to_thread(self._all_due):
+            await self.discover()
+        for address in await asyncio.to_thread(self._rosters_due):
+            await self._read(address)
+        services = self._services
+        assert services is not None, "attached before anything else"
+        keeper = TaskKeeper(self._wire, self._database, self._clock, services.settings.quiet)
+        await keeper.look()
+
+    async def discover(self) -> None:
+        """Have the roster of every group read, also of those we never heard of."""
+        chats = await self._wire.groups()
+        account = self._settings.wecom_corp_id
+
+        def want() -> None:
+            now = self._clock.now()
+            with self._database.session() as session:
+                for chat in chats:
+                    groups.want_roster(session, str(Address(NAME, account, chat)), now)
+                move_cursor(session.connection(), f"{NAME}:all", now.isoformat(), now)
+
+        await asyncio.to_thread(want)
+
+    def _all_due(self) -> bool:
+        with self._database.reading() as session:
+            last = read_cursor(session.connection(), f"{NAME}:all")
+        return not last or self._clock.now() - datetime.fromisoformat(last) >= EVERY
+
+    def _rosters_due(self) -> Sequence[str]:
+        with self._database.reading() as session:
+            return groups.rosters_due(session, NAME, self._clock.now())
+
+    async def _read(self, address: str) -> None:
+        try:
+            roster = await self._wire.roster(Address.parse(address).user)
+        except SendError as error:
+            if error.stop_channel or error.retry_after is not None:
+                raise
+            log.warning("roster_not_read", channel=NAME, detail=error.detail or error.reason)
+            await asyncio.to_thread(self._read_later, address)
+            return
+
+        def keep() -> None:
+            with self._database.session() as session:
+                groups.keep_roster(session, address, roster, self._clock.now())
+
+        await asyncio.to_thread(keep)
+
+    def _read_later(self, address: str) -> None:
+        with self._database.session() as session:
+            groups.postpone_roster(session, address, self._clock.now())
+
+    # - sending -
+
+    async def send(self, address: Address, part: Part, key: str) -> str | Awaiting:
+        """Ask the group's owner to send it; to `welcome` it is what newcomers are greeted with."""
+        if self.check():
+            raise SendError("not_configured", permanent=True)
+        if part.file is not None:
+            raise SendError("no_files", permanent=True)
+        if address.user == WELCOME:
+            return await self._keep_welcome(part.text)
+        group_id, owner = await asyncio.to_thread(self._room_for_one_more, str(address))
+        msgid = await self._wire.ask(owner, address.user, part.text)
+        await asyncio.to_thread(self._note_task, msgid, group_id, owner)
+        return Awaiting(msgid)
+
+    def _room_for_one_more(self, address: str) -> tuple[int, str]:
+        """The group's id and owner; raises SendError where the month's sends are used up."""
+        first, most = month_of(self._clock.now())
+        with self._database.session() as session:
+            group = groups.group_at(session, address)
+            if group.dismissed_at is not None or not group.owner or group.id is None:
+                raise SendError("unreachable", permanent=True, detail="no such group")
+            if groups.tasks_since(session, group.id, first) >= most:
+                raise SendError("quota", permanent=True, detail="month")
+            return group.id, group.owner
+
+    def _note_task(self, msgid: str, group_id: int, owner: str) -> None:
+        now = self._clock.now()
+        with self._database.session() as session:
+            session.add(
+                StaffTask(id=msgid, group_id=group_id, owner=owner, made_at=now, due_at=now + LOOK)
+            )
+
+    async def _keep_welcome(self, text: str) -> str:
+        name = f"{NAME}:{WELCOME}"
+
+        def known() -> str:
+            with self._database.reading() as session:
+                return read_cursor(session.connection(), name)
+
+        def keep(number: str) -> None:
+            with self._database.transaction() as connection:
+                move_cursor(connection, name, number, self._clock.now())
+
+        number = await self._wire.keep_welcome(await asyncio.to_thread(known), text)
+        await asyncio.to_thread(keep, number)
+        return number
+
+    async def close(self) -> None:
+        for greeting in self._greetings:
+            greeting.cancel()
+        await asyncio.gather(*self._greetings, return_exceptions=True)
+        await self._caller.close()
+
+    # - checking -
+
+    def check(self) -> Sequence[str]:
+        """What is missing in the settings."""
+        return missing(self._settings)
+
+    async def probe(self) -> Sequence[Finding]:
+        """Rights, groups, what is left of the month, and whether people can be recognised."""
+        lacking = self.check()
+        if lacking:
+            return [Finding(False, "设置", "；".join(lacking))]
+        try:
+            chats = await self._wire.groups()
+        except SendError as error:
+            advice = (
+                f"{error.detail or error.reason}。请在管理后台「客户与上下游→客户联系→API→"
+                "可调用接口的应用」勾选本应用"
+            )
+            return [Finding(False, "客户联系接口", advice)]
+        if not chats:
+            advice = "请让群主在企业微信里新建客户群，并在「客户联系→权限配置」给群主开通"
+            return [Finding(False, "客户群", advice)]
+        return [Finding(True, f"客户群{len(chats)}个"), *await asyncio.to_thread(self._known)]
+
+    def _known(self) -> list[Finding]:
+        first, most = month_of(self._clock.now())
+        found = []
+        with self._database.reading() as session:
+            for group in groups.live_groups(session):
+                used = groups.tasks_since(session, group.id or 0, first)
+                what = f"「{group.name}」本月群发还可{max(0, most - used)}次"
+                found.append(Finding(used < most, what, "" if used < most else "下月再发"))
+            if groups.nobody_recognised(session):
+                advice = (
+                    "群成员没有 unionid，对不上公众号的关注者。请在「客户联系→客户→API→"
+                    "微信开发者ID」绑定公众号所在的开放平台"
+                )
+                found.append(Finding(False, "对照群成员与关注者", advice))
+        return found

@@ -1,0 +1,423 @@
+"""The channel that the rest of the bot sees: what came in is fetched, not brought."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import aiohttp
+import structlog
+from sqlalchemy import Connection, update
+from sqlmodel import col
+from starlette.routing import BaseRoute
+
+from bot.channels.base import Channel, Finding, Receive
+from bot.channels.callback import Patience
+from bot.channels.calls import TIMEOUT, Caller
+from bot.channels.envelope import Fields, word
+from bot.channels.wecom.api import WeComApi, code_of
+from bot.channels.wecom.door import door, missing
+from bot.channels.wecom.kf.reading import (
+    FAILURES,
+    NAME,
+    SHUT,
+    STATES,
+    Entered,
+    Happened,
+    NotDelivered,
+    NowLed,
+    Shuts,
+    TakenBack,
+    address_of,
+    event,
+    happened,
+    read,
+)
+from bot.channels.wecom.kf.wire import NOT_OURS_TO_LEAD, KfWire, words
+from bot.clock import Clock
+from bot.context import ChannelFacts, Services
+from bot.errors import SendError
+from bot.messages import Address, Happening, Inbound, Part
+from bot.settings import Settings
+from storage import conversations, mailbox
+from storage.conversations import Led, Letter
+from storage.cursors import read_cursor
+from storage.db import Database
+from storage.hotpath import HotPath
+from storage.mailbox import State
+from storage.people import Contact
+
+EVENT = "kf_msg_or_event"
+WINDOW = (timedelta(hours=48), 5)
+GREETING = timedelta(seconds=20)
+POLL = 60.0  # seconds between two readings when no callback tells us to
+TRY_AGAIN = 5.0  # seconds after something went wrong
+PATIENCE = 30.0  # seconds for one message to be answered
+BATCHES = 100  # in one go; there may be more although one was empty
+BACKLOG = timedelta(minutes=10)
+"""A first reading brings three days; nobody wants an answer to all of that."""
+LOOK_AGAIN = timedelta(minutes=10)
+"""How long we believe what we heard of a conversation that a person leads: events get lost."""
+NOBODY_CAME = timedelta(hours=12)
+"""After so long in the queue a conversation is the bot's again."""
+
+FACTS = ChannelFacts(
+    NAME,
+    text_bytes=2048,
+    windowed=True,
+    windows={"any": WINDOW, Happening.FOLLOW: (GREETING, 1)},
+    label="微信客服",
+    idempotent=True,
+)
+
+log = structlog.get_logger()
+
+
+class KfChannel:
+    """Everything is taken over into a table with the cursor, and answered from there."""
+
+    events = frozenset({EVENT})
+
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        *,
+        patience: Patience | None = None,
+        timeout: aiohttp.ClientTimeout = TIMEOUT,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._patience = patience or Patience()
+        self._caller = Caller(settings.wecom_api_base, timeout=timeout)
+        self._wire = KfWire(
+            WeComApi(self._caller, settings.wecom_corp_id, settings.wecom_secret, clock)
+        )
+        self._services: Services | None = None
+        self._others: Sequence[Channel] = ()
+        self._told: dict[str, str] = {}
+        self._accounts: set[str] = set()
+        self._awake = asyncio.Event()
+
+    @property
+    def facts(self) -> ChannelFacts:
+        return FACTS
+
+    def attach(self, services: Services) -> None:
+        self._services = services
+
+    def meet(self, others: Sequence[Channel]) -> None:
+        self._others = others
+
+    @property
+    def _database(self) -> Database:
+        assert self._services is not None, "attached before anything else"
+        return self._services.database
+
+    # - being told -
+
+    def routes(self, receive: Receive) -> Sequence[BaseRoute]:
+        """The app's callback, unless another channel of the app has it."""
+        if self.check():
+            return ()
+        return door(self, self._others, self._settings, self._clock, receive, self._patience)
+
+    async def hear(self, fields: Fields) -> None:
+        """Something is to be fetched; nothing is lost if this process dies before it is."""
+        self._told[word(fields, "OpenKfId")] = word(fields, "Token")
+        self._awake.set()
+
+    async def run(self, receive: Receive) -> None:
+        """Fetch and answer whenever we are told to, and now and then without being told."""
+        if self.check():
+            return
+        while True:
+            try:
+                await self.round(receive)
+                pause = POLL
+            except SendError as error:
+                pause = error.retry_after or TRY_AGAIN
+                log.warning("not_fetched", channel=NAME, reason=error.reason)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._awake.wait(), pause)
+            self._awake.clear()
+
+    async def round(self, receive: Receive) -> None:
+        """Fetch what is new of each account and answer it; raises SendError."""
+        told, self._told = self._told, {}
+        self._accounts |= {account for account in told if account}
+        if not told or not self._accounts:
+            self._accounts |= set(await self._wire.accounts())
+        for account in sorted(told) if told else sorted(self._accounts):
+            await self.fetch(account, told.get(account, ""))
+        await self.answer(receive)
+
+    # - taking over -
+
+    async def fetch(self, account: str, token: str = "") -> None:
+        """Take over what has come, batch by batch, each with its cursor; raises SendError."""
+        for _ in range(BATCHES):
+            start = await asyncio.to_thread(self._cursor, account)
+            batch = await self._wire.read_on(account, start, token)
+            await asyncio.to_thread(self._take, account, start, batch.cursor, batch.messages)
+            if not batch.more:
+                return
+
+    def _cursor(self, account: str) -> str:
+        with self._database.reading() as session:
+            return read_cursor(session.connection(), f"{NAME}:{account}")
+
+    def _take(
+        self, account: str, start: str, end: str, messages: Sequence[Mapping[str, Any]]
+    ) -> None:
+        now = self._clock.now()
+        oldest = now - BACKLOG if not start else datetime.min.replace(tzinfo=UTC)
+        letters = [
+            Letter(_key(message), str(address_of(message)), json.dumps(message, ensure_ascii=False))
+            for message in messages
+            if _concerns_us(message, now) and _sent_at(message) >= oldest
+        ]
+        with self._database.transaction() as connection:
+            cursor = (f"{NAME}:{account}", start, end)
+            if not conversations.take_over(connection, NAME, cursor, letters, now):
+                return
+            for message in messages:
+                taken_back = happened(message)
+                if isinstance(taken_back, TakenBack):
+                    conversations.recall(
+                        connection, f"{NAME}:{address_of(message).account}:{taken_back.msgid}"
+                    )
+
+    # - answering -
+
+    async def answer(self, receive: Receive) -> None:
+        """Answer what was taken over: each member's in order, of several members at once."""
+        while rows := await asyncio.to_thread(self._waiting):
+            mine: dict[str, list[tuple[int, Mapping[str, Any]]]] = {}
+            for id, message in rows:
+                mine.setdefault(str(address_of(message)), []).append((id, message))
+            done = await asyncio.gather(*(self._in_order(receive, of) for of in mine.values()))
+            if not all(done):
+                raise SendError("not_taken", retry_after=TRY_AGAIN)
+
+    def _waiting(self) -> list[tuple[int, Mapping[str, Any]]]:
+        with self._database.reading() as session:
+            rows = conversations.waiting(session.connection(), NAME)
+        return [(id, json.loads(body)) for id, _key, body in rows]
+
+    async def _in_order(
+        self, receive: Receive, messages: Sequence[tuple[int, Mapping[str, Any]]]
+    ) -> bool:
+        for id, message in messages:
+            try:
+                await self._one(receive, message)
+            except Exception as error:  # noqa: BLE001  # kept, and tried again in a while
+                log.error("message_not_taken", channel=NAME, error=type(error).__name__)
+                return False
+            await asyncio.to_thread(self._done, id)
+        return True
+
+    def _done(self, id: int) -> None:
+        with self._database.transaction() as connection:
+            conversations.answered(connection, id)
+
+    async def _one(self, receive: Receive, message: Mapping[str, Any]) -> None:
+        what = happened(message)
+        now = self._clock.now()
+        inbound: Inbound | None
+        if what is not None:
+            inbound = await asyncio.to_thread(self._happened, message, what)
+        else:
+            inbound = read(message, now)
+            if inbound is not None and await self._left_to_a_person(inbound):
+                return
+        if inbound is not None:
+            await receive(inbound, PATIENCE)
+
+    def _happened(self, message: Mapping[str, Any], what: Happened) -> Inbound | None:
+        """Write down what an event tells; what of it the rest of the bot should hear."""
+        now = self._clock.now()
+        address = str(address_of(message))
+        with self._database.transaction() as connection:
+            match what:
+                case NotDelivered():
+                    self._failed(connection, address, what)
+                case NowLed():
+                    conversations.lead(connection, address, what.by, now)
+                case TakenBack():
+                    return event(message, Happening.RECALLED, what.msgid, now)
+                case Shuts():
+                    happening = Happening.BLOCKED if what.out else Happening.UNBLOCKED
+                    return event(message, happening, "", now)
+                case Entered():
+                    until = _sent_at(message) + GREETING
+                    heard = HotPath(connection).seen([_key(message)])
+                    if what.code and until > now and not heard:
+                        conversations.open_pass(connection, address, what.code, until, now)
+                        return event(message, Happening.FOLLOW, what.scene, now)
+        return None
+
+    def _failed(self, connection: Connection, address: str, what: NotDelivered) -> None:
+        reason = FAILURES.get(what.why, f"平台未送达（{what.why}）")
+        mailbox.report(connection, NAME, what.msgid, State.FAILED, reason)
+        if what.why in SHUT:
+            connection.execute(
+                update(Contact).where(col(Contact.address) == address).values(window_left=0)
+            )
+
+    # - whose conversation it is -
+
+    async def _left_to_a_person(self, inbound: Inbound) -> bool:
+        """Is it for one of the staff? Then it opens our window, and nobody here reads it."""
+        address = inbound.sender
+        led = await self._led(address)
+        if led is Led.BOT:
+            return False
+        if led is Led.ENDED:
+            await self._note(address, Led.BOT)
+            return False
+        await asyncio.to_thread(self._opens, str(address))
+        return True
+
+    async def _led(self, address: Address) -> Led:
+        """Who leads it; asked of the platform where what we know may be old."""
+        led, since = await asyncio.to_thread(self._known, str(address))
+        if led in (Led.BOT, Led.ENDED) or since is None:
+            return led
+        age = self._clock.now() - since
+        if led is Led.QUEUE and age > NOBODY_CAME:
+            with contextlib.suppress(SendError):
+                await self._wire.end(address)
+                return Led.ENDED
+        if age > LOOK_AGAIN:
+            with contextlib.suppress(SendError):
+                now_led = STATES.get(await self._wire.state(address), led)
+                if now_led is not led:
+                    await self._note(address, now_led)
+                return now_led
+        return led
+
+    def _known(self, address: str) -> tuple[Led, datetime | None]:
+        with self._database.reading() as session:
+            return conversations.conversation(session.connection(), address)
+
+    async def _note(self, address: Address, led: Led) -> None:
+        def write() -> None:
+            with self._database.transaction() as connection:
+                conversations.lead(connection, str(address), led, self._clock.now())
+
+        await asyncio.to_thread(write)
+
+    def _opens(self, address: str) -> None:
+        now = self._clock.now()
+        with self._database.transaction() as connection:
+            hot = HotPath(connection)
+            span, left = WINDOW
+            contacts = hot.contacts([address])
+            hot.open_windows([(id, now + span, left, now) for id, _ in contacts.values()])
+
+    # - sending -
+
+    async def send(self, address: Address, part: Part, key: str) -> str:
+        """One text, menu or file. Its id is made of the key: sent twice, it arrives once."""
+        if self.check():
+            raise SendError("not_configured", permanent=True)
+        led, code = await asyncio.to_thread(self._before, str(address))
+        if led in (Led.QUEUE, Led.PERSON):
+            raise SendError("window", detail="a person leads the conversation")
+        content = words(part)
+        msgid = self._msgid(address, part, key)
+        if part.file is not None:
+            media = await self._wire.api.upload(part.file)
+            content = {"msgtype": "file", "file": {"media_id": media}}
+        elif code and await self._greeted(code, content, msgid):
+            return msgid
+        try:
+            await self._wire.send(address, content, msgid)
+        except SendError as error:
+            if code_of(error) == NOT_OURS_TO_LEAD:
+                await self._note(address, Led.PERSON)
+            raise
+        if part.hands_over:
+            await self._hand_over(address)
+        return msgid
+
+    def _before(self, address: str) -> tuple[Led, str]:
+        with self._database.transaction() as connection:
+            led, _since = conversations.conversation(connection, address)
+            return led, conversations.use_pass(connection, address, self._clock.now())
+
+    async def _greeted(self, code: str, content: Mapping[str, Any], msgid: str) -> bool:
+        """Did it leave by the code? One that was used or came late leaves the ordinary way."""
+        try:
+            await self._wire.greet(code, content, msgid)
+        except SendError as error:
+            if error.unknown or error.stop_channel:
+                raise
+            return False
+        return True
+
+    async def _hand_over(self, address: Address) -> None:
+        """Give the conversation to the staff; while nobody can take it, it stays the bot's."""
+        try:
+            led = await self._wire.hand_over(address, self._settings.wecom_kf_servicer)
+        except SendError as error:
+            log.warning("not_handed_over", channel=NAME, detail=error.detail or error.reason)
+            return
+        await self._note(address, led)
+
+    def _msgid(self, address: Address, part: Part, key: str) -> str:
+        """At most 32 letters and digits, of this installation only: another one counts from 1."""
+        return self._database.keys.digest(f"{address}:{key}:{part.text}")[:32]
+
+    async def close(self) -> None:
+        await self._caller.close()
+
+    # - checking -
+
+    def check(self) -> Sequence[str]:
+        """What is missing in the settings."""
+        return missing(self._settings)
+
+    async def probe(self) -> Sequence[Finding]:
+        """Token, accounts, and whether anybody would take a conversation."""
+        lacking = self.check()
+        if lacking:
+            return [Finding(False, "设置", "；".join(lacking))]
+        try:
+            accounts = await self._wire.accounts()
+        except SendError as error:
+            advice = (
+                f"{error.detail or error.reason}。请在管理后台「微信客服→API→可调用接口的应用」"
+                "勾选本应用"
+            )
+            return [Finding(False, "微信客服接口", advice)]
+        if not accounts:
+            advice = "请在「微信客服→客服账号」新建账号，并在「API」里交给本应用管理"
+            return [Finding(False, "客服账号", advice)]
+        found = [Finding(True, f"客服账号{len(accounts)}个")]
+        for number, account in enumerate(accounts, 1):
+            try:
+                count = await self._wire.servicers(account)
+            except SendError as error:
+                found.append(Finding(False, f"第{number}个账号的接待人员", error.detail))
+                continue
+            advice = "" if count else "没有人在接待，转人工会失败；请在客服账号里添加接待人员"
+            found.append(Finding(bool(count), f"第{number}个账号接待人员{count}人", advice))
+        return found
+
+
+def _concerns_us(message: Mapping[str, Any], now: datetime) -> bool:
+    return happened(message) is not None or read(message, now) is not None
+
+
+def _key(message: Mapping[str, Any]) -> str:
+    return f"{NAME}:{address_of(message).account}:{message.get('msgid', '')}"
+
+
+def _sent_at(message: Mapping[str, Any]) -> datetime:
+    return datetime.fromtimestamp(int(message.get("send_time") or 0), UTC)
