@@ -30,7 +30,9 @@ class Command:
     changes nothing, so it may answer in the middle of a form and by a near miss. `wins`: is heard
     even in a form (withdrawal, erasure, unsubscribing, a human). `guess`: a near miss runs it
     without asking. `needs_argument`: the bare word is not this command. `glued`: the argument may
-    stand right behind the word (「退订节日信」). `feature`: only where the place has it.
+    stand right behind the word (「退订节日信」). `digits`: with an argument of so many digits it is
+    heard in a form too, where other words behind it are an answer. `feature`: only where the place
+    has it.
     `section` and `help` make the help text; a command without help is not listed there.
     """
 
@@ -47,6 +49,7 @@ class Command:
     glued: bool = False
     feature: str = ""
     source: str = ""
+    digits: int = 0
 
     @property
     def word(self) -> str:
@@ -56,7 +59,7 @@ class Command:
         return self.run(context, argument)
 
 
-def command(
+def command(  # noqa: PLR0913  # all that a command may declare
     *words: str,
     help: str = "",
     section: str = "常用",
@@ -68,6 +71,7 @@ def command(
     needs_argument: bool = False,
     glued: bool = False,
     feature: str = "",
+    digits: int = 0,
 ) -> Callable[[Handler], Command]:
     """Declare that a function answers these words (the first is the canonical one)."""
 
@@ -86,6 +90,7 @@ def command(
             glued,
             feature,
             _place(run),
+            digits,
         )
 
     return declare
@@ -334,6 +339,10 @@ class Place(Protocol):
 
     @property
     def features(self) -> frozenset[str]: ...
+
+    @property
+    def menu(self) -> str:
+        """The buttons below a chat, as `HONGYAN_WECHAT_MENU` writes them; empty for none."""
 
     def missing(self) -> Sequence[str]:
         """Settings without which people may not be registered or written to."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlmodel import Session, col, delete, select
+from sqlmodel import Session, col, delete, select, update
 
 from storage.columns import KeyRing
 from storage.people import OneTimeCode
@@ -17,6 +17,10 @@ CONFIRMATION_LIFE = timedelta(minutes=10)
 ROLE_LENGTH = 8
 ROLE_LIFE = timedelta(days=7)
 PAGE_LIFE = timedelta(hours=24)
+LINK_LENGTH = 6  # digits: it is read on one phone and typed on another
+LINK_LIFE = timedelta(minutes=10)
+LINK_TRIES = 3
+LINK_LOCK = timedelta(hours=24)  # 3 of 1,000,000 a day for one address
 
 
 def confirmation(session: Session, keys: KeyRing, kind: str, person_id: int, now: datetime) -> str:
@@ -86,6 +90,88 @@ def take_role_code(
     session.add(found)
     payload: Mapping[str, Any] = json.loads(found.payload)
     return payload
+
+
+def link_code(session: Session, keys: KeyRing, person_id: int, now: datetime) -> str:
+    """A fresh code by which this person's other account is made theirs; an older one is void."""
+    session.exec(
+        delete(OneTimeCode).where(
+            col(OneTimeCode.kind) == LINK,
+            (col(OneTimeCode.person_id) == person_id) | (col(OneTimeCode.expires_at) <= now),
+        )
+    )
+    while True:
+        code = "".join(secrets.choice("0123456789") for _ in range(LINK_LENGTH))
+        digest = keys.digest(f"{LINK}:{code}")
+        if session.exec(_of_kind(LINK, digest)).first() is None:
+            break
+    _keep(session, LINK, digest, now, LINK_LIFE, person_id=person_id)
+    return code
+
+
+LINK, TRIES = "link", "link_tries"
+
+
+def _of_kind(kind: str, digest: str) -> Any:
+    return select(OneTimeCode).where(OneTimeCode.kind == kind, OneTimeCode.digest == digest)
+
+
+def live_link_code(session: Session, keys: KeyRing, code: str, now: datetime) -> OneTimeCode | None:
+    """The code that was typed, if it can still be used; it is not used up."""
+    found: OneTimeCode | None = session.exec(
+        _of_kind(LINK, keys.digest(f"{LINK}:{code}")).where(
+            col(OneTimeCode.used_at).is_(None), col(OneTimeCode.expires_at) > now
+        )
+    ).first()
+    return found
+
+
+def use_link_code(session: Session, code_id: int, now: datetime) -> bool:
+    """Use a code up; False if somebody was quicker, or it is too late."""
+    used = session.exec(
+        update(OneTimeCode)
+        .where(
+            col(OneTimeCode.id) == code_id,
+            col(OneTimeCode.kind) == LINK,
+            col(OneTimeCode.used_at).is_(None),
+            col(OneTimeCode.expires_at) > now,
+        )
+        .values(used_at=now)
+    )
+    return bool(used.rowcount)
+
+
+def wrong_try(session: Session, keys: KeyRing, address: str, person_id: int, now: datetime) -> int:
+    """Count a wrong code from an address; returns how many tries it has left."""
+    digest = keys.digest(f"{TRIES}:{address}")
+    found = session.exec(_of_kind(TRIES, digest)).first()
+    if found is None or found.expires_at <= now:
+        if found is not None:
+            session.delete(found)
+            session.flush()
+        _keep(session, TRIES, digest, now, LINK_LOCK, person_id=person_id)
+        found = session.exec(_of_kind(TRIES, digest)).one()
+        found.tries_left = LINK_TRIES
+    found.tries_left -= 1
+    found.expires_at = now + LINK_LOCK
+    session.add(found)
+    left: int = found.tries_left
+    return left
+
+
+def locked_until(session: Session, keys: KeyRing, address: str, now: datetime) -> datetime | None:
+    """Until when an address may not try codes; None if it may."""
+    found = session.exec(_of_kind(TRIES, keys.digest(f"{TRIES}:{address}"))).first()
+    locked = found is not None and found.tries_left <= 0 and found.expires_at > now
+    return found.expires_at if locked else None
+
+
+def forgive(session: Session, keys: KeyRing, address: str) -> None:
+    """The right code was typed: earlier slips are forgotten."""
+    digest = keys.digest(f"{TRIES}:{address}")
+    session.exec(
+        delete(OneTimeCode).where(col(OneTimeCode.kind) == TRIES, col(OneTimeCode.digest) == digest)
+    )
 
 
 def page_token(session: Session, keys: KeyRing, page: str, person_id: int, now: datetime) -> str:

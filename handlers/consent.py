@@ -4,7 +4,7 @@
 from collections.abc import Sequence
 from typing import Annotated
 
-from sqlmodel import select
+from sqlmodel import col, select
 
 from bot.commands import command
 from bot.context import Context
@@ -20,6 +20,7 @@ from storage.people import (
     ConsentEntry,
     ConsentNow,
     has_consent,
+    ids_of,
     record_consent,
 )
 
@@ -172,5 +173,7 @@ def _telegram_line(context: Context) -> str:
 def entries_of(context: Context) -> Sequence[ConsentEntry]:
     """The person's own lines of the ledger, oldest first."""
     return context.session.exec(
-        select(ConsentEntry).where(ConsentEntry.person_id == context.person_id)
+        select(ConsentEntry)
+        .where(col(ConsentEntry.person_id).in_(ids_of(context.session, context.person_id)))
+        .order_by(col(ConsentEntry.id))
     ).all()

@@ -28,7 +28,7 @@ AT_HOME = "我在中国大陆"
 AGREED = f"同意{ABROAD}"
 
 _PUBLIC = frozenset({"帮助", "政策", "活动", "热线", "隐私", "菜单"})
-_NOT_ABROAD = frozenset({"求助", "报线索", "代已故亲属", "领码", "绑定"})
+_NOT_ABROAD = frozenset({"求助", "报线索", "代已故亲属", "领码", "绑定", "关联"})
 """They carry other people's or sensitive data, or lead to work that is not done here."""
 _NOT_ASKED = ("手机", "电话", "随行", "同行", "儿童")
 """Questions with these words in their label are not asked abroad; nor are sensitive ones."""

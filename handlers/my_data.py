@@ -18,7 +18,7 @@ from handlers.forms.correction import ITEMS, begin_correction, item_called, show
 from handlers.purposes import PROFILE, TOPICS
 from handlers.roles import ROLE_WORDS, Role
 from storage.audit import VIEWED, AuditEntry
-from storage.people import ALL_TOPICS, ConsentNow, OneTimeCode, unsubscribed
+from storage.people import ALL_TOPICS, ConsentNow, OneTimeCode, ids_of, unsubscribed
 from storage.privacy import Section, export_person
 from storage.profiles import MemberProfile
 
@@ -69,7 +69,9 @@ def _viewers(context: Context) -> str:
     entries = context.session.exec(
         select(AuditEntry)
         .where(
-            AuditEntry.object == f"person:{context.person_id}",
+            col(AuditEntry.object).in_(
+                [f"person:{number}" for number in ids_of(context.session, context.person_id)]
+            ),
             AuditEntry.action == VIEWED,
             col(AuditEntry.at) > context.now - VIEWS_SHOWN,
         )

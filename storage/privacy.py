@@ -16,9 +16,10 @@ from sqlmodel import AutoString, Session, col
 
 from storage.campaigns import Campaign
 from storage.columns import EncryptedText
+from storage.linking import never_undone
 from storage.mailbox import TABLE as OUTBOX
 from storage.mailbox import WAITING, State, suppress_person
-from storage.people import Person, grants_of
+from storage.people import Person, grants_of, ids_of
 from storage.tables import METADATA
 
 LONGEST_COPY = 500  # characters
@@ -67,10 +68,14 @@ def _whose(table: Table) -> Column[Any]:
 
 
 def export_person(session: Session, person_id: int) -> list[Section]:
-    """Every marked value of every table, by purpose; empty ones are left out."""
+    """Every marked value of every table, by purpose; empty ones are left out.
+
+    Also what is held of persons who became part of this one.
+    """
+    people = ids_of(session, person_id)
     found: dict[str, list[Held]] = {}
     for table, whose, columns in tables_of_people():
-        rows = session.execute(select(*columns).where(whose == person_id)).all()
+        rows = session.execute(select(*columns).where(whose.in_(people))).all()
         for row in rows:
             for column, value in zip(columns, row, strict=True):
                 if value not in (None, ""):
@@ -94,6 +99,8 @@ def erase_person(
     """
     session.flush()
     connection = session.connection()
+    people = ids_of(session, person_id)
+    never_undone(session, people)
     staff = bool(grants_of(session, person_id, now))
     stopped = suppress_person(connection, person_id, reason)
     if not staff:
@@ -102,7 +109,7 @@ def erase_person(
         rule = table.info.get("erase", "blank")
         if rule == "keep" or (table.name == "contact" and (staff or keep_contact)):
             continue
-        mine = [whose == person_id, *_finished(table)]
+        mine = [whose.in_(people), *_finished(table)]
         if rule == "delete" or not all(_can_be_blank(column) for column in columns):
             session.execute(delete(table).where(*mine))
         else:
