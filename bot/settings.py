@@ -53,6 +53,21 @@ class Settings(BaseSettings):
         "", description="公众号菜单，如 登记,活动,更多=我的档案/隐私/人工；空则不动"
     )
 
+    wechat_templates: str = Field(
+        "",
+        description="公众号服务通知的模板，如 duty=模板编号:thing1=标题,time2=时间；分号隔开",
+    )
+    wechat_notices: str = Field(
+        "",
+        description="公众号订阅通知的模板，写法同上；长期订阅写 letter=长期 模板编号:…",
+    )
+    wechat_msgmenu: bool = Field(
+        False, description="公众号主动发的选择题用可点的菜单消息（须已认证）"
+    )
+    wechat_unionid: bool = Field(
+        False, description="公众号已绑定微信开放平台：记下关注者的统一标识，用于核对联络群"
+    )
+
     wecom_corp_id: str = Field("", description="企业微信企业ID")
     wecom_agent_id: str = Field("", description="企业微信自建应用的 AgentId")
     wecom_secret: SecretStr = Field(SecretStr(""), description="企业微信自建应用的 Secret")

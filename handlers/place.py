@@ -96,6 +96,8 @@ class Place(_Table):
 
     name: str
     title: str
+    menu: str = ""
+    """The buttons below a chat: 「登记,活动,更多=我的档案/人工」."""
     feature_list: tuple[Feature, ...] = Field(alias="features")
     office: Office = Office()
     profiles: Profiles

@@ -284,6 +284,26 @@ def enqueue(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         connection.execute(on_conflict_nothing(connection, TABLE), list(rows))
 
 
+def reopen(connection: Connection, address: str, purposes: Iterable[str]) -> int:
+    """What waits for somebody to write may be tried again, if it is for one of these purposes."""
+    return connection.execute(
+        update(TABLE)
+        .where(
+            TABLE.c.address == address,
+            _in_state(State.DEFERRED),
+            TABLE.c.reason == "window",
+            TABLE.c.purpose.in_(list(purposes)),
+        )
+        .values(state=State.QUEUED, reason="")
+    ).rowcount
+
+
+def first_time(connection: Connection, key: str, now: datetime) -> bool:
+    """Take what a platform tells under this key; False if it was taken before."""
+    row = {"key": key, "person_id": None, "received_at": now, "reply": None}
+    return bool(connection.execute(on_conflict_nothing(connection, INBOX), row).rowcount)
+
+
 def database_millis(connection: Connection) -> int:
     """The database's own clock, so that replicas need not agree on theirs."""
     if connection.dialect.name == "sqlite":

@@ -676,6 +676,8 @@ async def test_trap_1_a_refused_token_is_asked_for_once_more_and_no_further(
     tmp_path: Path,
 ) -> None:
     async with running(tmp_path, wechat_menu="登记") as on:
+        while not on.wechat.calls[MENU]:  # the one that is set when the channel starts
+            await on.clock.advance(0)
         before = on.wechat.calls[MENU]
         on.wechat.fail(MENU, "errcode", times=-1, value=40001)
         with pytest.raises(SendError, match="token"):

@@ -37,6 +37,8 @@ _PERMANENT: Mapping[int, str] = {
     40037: "template",
     47003: "template",
     43101: "no_grant",
+    40130: "too_few",
+    45028: "cover_quota",
     44004: "empty",
     45002: "too_long",
     45008: "too_long",
@@ -52,6 +54,12 @@ _STOPPING: Mapping[int, str] = {
     50002: "公众号已被平台限制使用，请到公众平台查看",
 }
 _IP = re.compile(r"invalid ip ([0-9A-Fa-f.:]+)")
+
+
+class Refusal(SendError):
+    """The platform's own error `code`."""
+
+    code = 0
 
 
 class WeChatApi:
@@ -150,22 +158,28 @@ class WeChatApi:
         return str(answer["access_token"]), int(answer["expires_in"])
 
 
-def refusal(code: int, message: str, now: datetime) -> SendError:
+def refusal(code: int, message: str, now: datetime) -> Refusal:
     """What an `errcode` means for the message in hand and for the channel."""
+    error = _meaning(code, message, now)
+    error.code = code
+    return error
+
+
+def _meaning(code: int, message: str, now: datetime) -> Refusal:
     detail = f"errcode {code}"
     if code in _PERMANENT:
-        return SendError(_PERMANENT[code], permanent=True, detail=detail)
+        return Refusal(_PERMANENT[code], permanent=True, detail=detail)
     if code in _STOPPING:
         found = _IP.search(message)
         words = _STOPPING[code].format(ip=found[1] if found else "（未知）")
-        return SendError(
+        return Refusal(
             "stopped", stop_channel=True, retry_after=STOPPED, detail=f"{detail}：{words}"
         )
     if code == 45009:
-        return SendError("quota", retry_after=_until_midnight(now), detail=detail)
+        return Refusal("quota", retry_after=_until_midnight(now), detail=detail)
     if code == 45011:
-        return SendError("quota", retry_after=60.0 - now.second, detail=detail)
-    return SendError("busy" if code == -1 else "refused", detail=detail)
+        return Refusal("quota", retry_after=60.0 - now.second, detail=detail)
+    return Refusal("busy" if code == -1 else "refused", detail=detail)
 
 
 def _until_midnight(now: datetime) -> float:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 
 from starlette.responses import Response
 
 from bot.channels.base import Receive
-from bot.channels.callback import Callback, Patience
+from bot.channels.callback import Aside, Callback, Patience
 from bot.channels.envelope import Envelope, Fields, text_answer
+from bot.channels.wechat.hearing import Hearing, concerns, key_of
 from bot.channels.wechat.reading import NAME, read
 from bot.clock import Clock
-from bot.messages import Inbound, Part
+from bot.messages import Inbound, Kind, Part
+
+SLOW = 1.5  # seconds after which somebody who waits is shown that we are at it
+SPOKEN = (Kind.TEXT, Kind.PRESS)
+
+Typing = Callable[[str], Awaitable[None]]
+"""Show 「对方正在输入」 to an OpenID; it uses up no window and never raises."""
 
 
 class WeChatCallback(Callback[Fields]):
@@ -26,15 +34,27 @@ class WeChatCallback(Callback[Fields]):
         clock: Clock,
         receive: Receive,
         patience: Patience,
+        *,
+        hearing: Hearing | None = None,
+        typing: Typing | None = None,
+        slow: float = SLOW,
     ) -> None:
-        super().__init__(NAME, envelope, clock, receive, patience)
+        patient = receive if typing is None else showing(receive, typing, slow)
+        super().__init__(NAME, envelope, clock, patient, patience)
         self._account = account
+        self._hearing = hearing
 
     def verify(self, query: Mapping[str, str], now: datetime) -> str:
         return self.envelope.verify(query, now)
 
     def open(self, query: Mapping[str, str], body: bytes, now: datetime) -> Fields:
         return self.envelope.open(query, body, now)
+
+    def aside(self, opened: Fields) -> Aside | None:
+        hearing = self._hearing
+        if hearing is None or not concerns(opened):
+            return None
+        return Aside(key_of(opened), lambda: hearing.hear(opened))
 
     def read(self, opened: Fields, now: datetime) -> Inbound | None:
         return read(opened, self._account, now)
@@ -46,3 +66,24 @@ class WeChatCallback(Callback[Fields]):
         stamp = int(self.clock.now().timestamp())
         sealed = self.envelope.seal(text_answer(opened, text, stamp), stamp, secrets.token_hex(8))
         return Response(sealed.as_xml(), media_type="application/xml")
+
+
+def showing(receive: Receive, typing: Typing, slow: float) -> Receive:
+    """`receive`, and a sign of life for whoever waits longer than `slow` seconds."""
+    under_way: set[asyncio.Future[None]] = set()
+
+    def begin(openid: str, answer: asyncio.Future[tuple[Part, ...]]) -> None:
+        if not answer.done():
+            sign = asyncio.ensure_future(typing(openid))
+            under_way.add(sign)
+            sign.add_done_callback(under_way.discard)
+
+    def receiving(inbound: Inbound, seconds: float) -> Awaitable[tuple[Part, ...]]:
+        answer = asyncio.ensure_future(receive(inbound, seconds))
+        if inbound.kind in SPOKEN:
+            loop = asyncio.get_running_loop()
+            timer = loop.call_later(slow, begin, inbound.sender.user, answer)
+            answer.add_done_callback(lambda _done: timer.cancel())
+        return answer
+
+    return receiving
