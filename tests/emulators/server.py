@@ -14,6 +14,7 @@ from tests.emulators.control import control_route
 from tests.emulators.telegram import Telegram
 from tests.emulators.wechat import WeChat
 from tests.emulators.wecom import WeCom
+from tests.emulators.wecom_bot import WeComBot
 
 START = datetime(2026, 9, 22, 1, 0, tzinfo=UTC)
 """Tuesday morning, 9 o'clock in Beijing, three days before 中秋."""
@@ -29,12 +30,14 @@ class Platforms:
         wechat: WeChat | None = None,
         telegram: Telegram | None = None,
         wecom: WeCom | None = None,
+        wecom_bot: WeComBot | None = None,
         port: int = 0,
     ) -> None:
         self.clock = clock or VirtualClock(START)
         self.wechat = wechat or WeChat(self.clock)
         self.telegram = telegram or Telegram(self.clock)
         self.wecom = wecom or WeCom(self.clock)
+        self.wecom_bot = wecom_bot or WeComBot(self.clock)
         self._port = port
         self._runner: web.AppRunner | None = None
         self.url = ""
@@ -45,9 +48,11 @@ class Platforms:
             "wechat": self.wechat,
             "telegram": self.telegram,
             "wecom": self.wecom,
+            "wecom_bot": self.wecom_bot,
             "clock": self.clock,
         }
-        app.add_routes([*self.wechat.routes(), *self.telegram.routes(), *self.wecom.routes()])
+        app.add_routes([*self.wechat.routes(), *self.telegram.routes()])
+        app.add_routes([*self.wecom_bot.routes(), *self.wecom.routes()])
         app.add_routes([control_route(named)])
         # A stalled answer ends when its caller goes away.
         self._runner = web.AppRunner(
@@ -58,6 +63,7 @@ class Platforms:
         await site.start()
         port = self._runner.addresses[0][1]
         self.url = f"http://127.0.0.1:{port}"
+        self.wecom_bot.url = f"{self.url}/qy"
         return self
 
     async def __aexit__(
@@ -69,6 +75,7 @@ class Platforms:
         await self.wechat.close()
         await self.telegram.close()
         await self.wecom.close()
+        await self.wecom_bot.close()
         if self._runner is not None:
             await self._runner.cleanup()
 
