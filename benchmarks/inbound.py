@@ -118,12 +118,15 @@ def server(name: str, folder: Path) -> Iterator[tuple[int, int]]:
         bind = f"127.0.0.1:{port}"
         words = [sys.executable, "-m", "gunicorn", "-k", "gthread", "--threads", "4", "-b", bind]
         words += ["--keep-alive", "30", "benchmarks.peers.werobot_form:app"]
+    # Set before it starts, so that the workers it starts are pinned too.
+    ours = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {0})
     process = subprocess.Popen(  # our own words
         words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
+    os.sched_setaffinity(0, ours)
     try:
         _wait_for(port, process)
-        os.sched_setaffinity(process.pid, {0})
         yield port, process.pid
     finally:
         process.terminate()
