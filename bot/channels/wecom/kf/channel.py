@@ -102,6 +102,7 @@ class KfChannel:
         self._told: dict[str, str] = {}
         self._accounts: set[str] = set()
         self._awake = asyncio.Event()
+        self._idle = asyncio.Event()
 
     @property
     def facts(self) -> ChannelFacts:
@@ -129,7 +130,12 @@ class KfChannel:
     async def hear(self, fields: Fields) -> None:
         """Something is to be fetched; nothing is lost if this process dies before it is."""
         self._told[word(fields, "OpenKfId")] = word(fields, "Token")
+        self._idle.clear()
         self._awake.set()
+
+    async def settled(self) -> None:
+        """Return when all that we were told of has been fetched and answered."""
+        await self._idle.wait()
 
     async def run(self, receive: Receive) -> None:
         """Fetch and answer whenever we are told to, and now and then without being told."""
@@ -142,6 +148,8 @@ class KfChannel:
             except SendError as error:
                 pause = error.retry_after or TRY_AGAIN
                 log.warning("not_fetched", channel=NAME, reason=error.reason)
+            if not self._told:
+                self._idle.set()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._awake.wait(), pause)
             self._awake.clear()
@@ -326,7 +334,8 @@ class KfChannel:
         """One text, menu or file. Its id is made of the key: sent twice, it arrives once."""
         if self.check():
             raise SendError("not_configured", permanent=True)
-        led, code = await asyncio.to_thread(self._before, str(address))
+        first = key.rpartition("-")[2] in ("", "0")
+        led, code = await asyncio.to_thread(self._before, str(address), first)
         if led in (Led.QUEUE, Led.PERSON):
             raise SendError("window", detail="a person leads the conversation")
         content = words(part)
@@ -346,10 +355,23 @@ class KfChannel:
             await self._hand_over(address)
         return msgid
 
-    def _before(self, address: str) -> tuple[Led, str]:
+    def _before(self, address: str, first: bool) -> tuple[Led, str]:
+        """Who leads, and the code to greet with; raises SendError when the window is used up.
+
+        The gate has counted a row's first bubble, the platform counts each.
+        """
         with self._database.transaction() as connection:
             led, _since = conversations.conversation(connection, address)
+            if not first and not self._spend(connection, address):
+                raise SendError("window", detail="all that may be said has been said")
             return led, conversations.use_pass(connection, address, self._clock.now())
+
+    def _spend(self, connection: Connection, address: str) -> bool:
+        statement = update(Contact).where(
+            col(Contact.address) == address, col(Contact.window_left) > 0
+        )
+        left = statement.values(window_left=col(Contact.window_left) - 1)
+        return bool(connection.execute(left).rowcount)
 
     async def _greeted(self, code: str, content: Mapping[str, Any], msgid: str) -> bool:
         """Did it leave by the code? One that was used or came late leaves the ordinary way."""

@@ -1,0 +1,188 @@
+"""The customer service channel over its emulated platform."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+
+from bot.app import App
+from bot.channels.envelope import Envelope
+from bot.channels.wecom.callback import PATH
+from bot.channels.wecom.kf.channel import KfChannel
+from bot.commands import Command
+from bot.messages import Address
+from bot.settings import Settings
+from tests.channels.harness import Trouble, installed, serving, settings_for
+from tests.emulators.faults import What, When
+from tests.emulators.pushing import Push
+from tests.emulators.server import Platforms
+from tests.emulators.wecom import Corporation
+from tests.emulators.wecom_kf import Kf, KfRules
+
+SEND = "cgi-bin/kf/send_msg"
+SYNC = "cgi-bin/kf/sync_msg"
+TOKEN = "cgi-bin/gettoken"
+WANG = "oWangXiaoyan"
+LI = "oLiYuangui"
+MONTH_AGO = 30 * 86400
+
+FAULTS: dict[Trouble, tuple[What, When, float]] = {
+    Trouble.BUSY: ("errcode", "before", -1),
+    Trouble.QUOTA: ("errcode", "before", 45009),
+    Trouble.SERVER_ERROR: ("status", "before", 502),
+    Trouble.HTML: ("html", "before", 0),
+    Trouble.ANSWER_LOST: ("cut", "after", 0),
+    Trouble.NO_ANSWER: ("stall", "after", 0),
+}
+TROUBLES = frozenset(FAULTS) | {Trouble.NOT_SENT}
+WEBHOOK = True
+CANNOT = {
+    "test_who_has_blocked_the_bot_is_given_up": "the platform accepts it and tells afterwards",
+    "test_a_long_answer_arrives_whole": "five messages are all that one of theirs opens",
+}
+"""Tests that the platform cannot be held to, and why; its own tests say what happens instead."""
+PROMPTLY = 20.0  # real seconds after which a test is told that nothing comes any more
+SHORT = aiohttp.ClientTimeout(sock_connect=1, sock_read=0.3)
+
+
+def wecom_settings(
+    folder: Path, corporation: Corporation, api_base: str, **values: str
+) -> Settings:
+    """Settings as the corporation's console shows them."""
+    return settings_for(
+        folder,
+        wecom_corp_id=corporation.corp_id,
+        wecom_agent_id=str(corporation.agent_id),
+        wecom_secret=corporation.secret,
+        wecom_token=corporation.token,
+        wecom_aes_key=corporation.aes_key,
+        wecom_api_base=api_base,
+        **values,
+    )
+
+
+class OnKf:
+    """Customers write to the service account; the platform keeps it until we fetch it."""
+
+    troubles = TROUBLES
+
+    def __init__(
+        self, platforms: Platforms, kf: Kf, channel: KfChannel, app: App, url: str
+    ) -> None:
+        self.platforms = platforms
+        self.wecom = platforms.wecom
+        self.kf = kf
+        self.clock = platforms.clock
+        self.channel = channel
+        self.app = app
+        self.webhook = f"{url}{PATH}"
+        corporation = self.wecom.corporation
+        self.secrets = (corporation.secret, corporation.token, corporation.aes_key)
+
+    async def done(self, push: Push) -> Push:
+        """Wait until a push is answered, what it told of is fetched, and the outbox is empty."""
+        async with asyncio.timeout(PROMPTLY):
+            await push.done()
+            await self.channel.settled()
+        await self.app.delivery.until_idle()
+        return push
+
+    async def says(self, who: str, text: str) -> None:
+        await self.done(self.kf.say(who, text))
+
+    async def says_twice(self, who: str, text: str) -> None:
+        push = self.kf.say(who, text)
+        await self.done(push)
+        await self.done(self.kf.poke())
+
+    async def presses(self, who: str, value: str) -> None:
+        await self.done(self.kf.tap(who, value))
+
+    async def sends_voice(self, who: str) -> None:
+        await self.done(self.kf.send_voice(who))
+
+    async def happens(self) -> int:
+        push = await self.done(self.wecom.announce("some_new_event", {"OpenKfId": "x"}))
+        return push.tries[-1].status or 0
+
+    async def forges(self) -> list[int]:
+        now = int(self.clock.timestamp())
+        good, body = self.sealed("<xml><MsgType>text</MsgType></xml>", now)
+        old, old_body = self.sealed("<xml><MsgType>text</MsgType></xml>", now - MONTH_AGO)
+        return [
+            await self.posts({**good, "msg_signature": "0" * 40}, body),
+            await self.posts(old, old_body),
+            await self.posts({}, body),
+        ]
+
+    def heard(self, who: str) -> list[str]:
+        return self.kf.heard(who)
+
+    def offered(self, who: str) -> list[str]:
+        menu = next(m for m in reversed(self.kf.sent) if m["msgtype"] == "msgmenu")
+        return [item["click"]["content"] for item in menu["msgmenu"]["list"]]
+
+    async def blocks(self, who: str) -> None:
+        await self.done(self.kf.reject(who))
+
+    def meets(self, trouble: Trouble) -> None:
+        if trouble is Trouble.NOT_SENT:
+            # Nothing listens where the token comes from, so the message has not left.
+            self.wecom.kill_tokens()
+            self.wecom.fail(TOKEN, "cut", times=2)  # a GET is tried again by the client
+            return
+        what, when, value = FAULTS[trouble]
+        self.wecom.fail(SEND, what, when, 1, value)
+
+    def address(self, who: str) -> str:
+        return str(Address("wecom_kf", self.kf.account, who))
+
+    def sealed(self, plain: str, stamp: int) -> tuple[dict[str, str], bytes]:
+        """A callback as the platform would sign and seal it."""
+        corporation = self.wecom.corporation
+        envelope = Envelope(corporation.token, corporation.aes_key, corporation.corp_id)
+        letter = envelope.seal(plain, stamp, "n1")
+        query = {"timestamp": str(stamp), "nonce": "n1", "msg_signature": letter.signature}
+        return query, letter.as_xml().encode()
+
+    async def posts(self, query: dict[str, str], body: bytes) -> int:
+        """The status that a callback is answered with."""
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(self.webhook, params=query, data=body) as response,
+        ):
+            answer = await response.text()
+        assert "Traceback" not in answer
+        return response.status
+
+
+@asynccontextmanager
+async def running(
+    folder: Path, *commands: Command, rules: KfRules | None = None, **values: str
+) -> AsyncIterator[OnKf]:
+    """An installation that the emulated platform calls; 王小雁 and 李元贵 have the link."""
+    async with Platforms() as emulated:
+        kf = Kf(emulated.wecom, rules=rules)
+        settings = wecom_settings(
+            folder, emulated.wecom.corporation, f"{emulated.url}/qy", **values
+        )
+        channel = KfChannel(settings, emulated.clock, timeout=SHORT)
+        app = installed(settings, emulated.clock, channel, *commands)
+        async with serving(app) as url:
+            emulated.wecom.connect(f"{url}{PATH}")
+            made = OnKf(emulated, kf, channel, app, url)
+            for who in (WANG, LI):
+                kf.find(who)
+            await channel.settled()
+            yield made
+
+
+@asynccontextmanager
+async def harness(folder: Path) -> AsyncIterator[OnKf]:
+    """For the contract, which all channels keep."""
+    async with running(folder) as made:
+        yield made
