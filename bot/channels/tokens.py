@@ -119,8 +119,8 @@ class Tokens:
             now = self._clock.now()
             if self._refused_at is not None and now - self._refused_at < PAUSE_AFTER_REFUSAL:
                 raise SendError("token", retry_after=PAUSE_AFTER_REFUSAL.total_seconds())
-            self._refused_at = now
             await self._next(refused)
+            self._refused_at = now
             return self._token
 
     def _fresh(self) -> bool:

@@ -18,7 +18,7 @@ import hmac
 import itertools
 import secrets
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,6 +112,11 @@ class Card:
 
     shown: Json
     people: list[str]
+
+    @property
+    def keys(self) -> list[str]:
+        """Of its buttons."""
+        return _keys(self.shown)
 
 
 class Tokens:
@@ -261,7 +266,7 @@ class WeCom:
         """Tap a button of a card, the newest one that has it unless `task_id` names one."""
         for card in reversed(self.cards):
             fits = not task_id or card.shown["task_id"] == task_id
-            if fits and userid.lower() in card.people and key in _keys(card.shown):
+            if fits and userid.lower() in card.people and key in card.keys:
                 break
         else:
             raise ValueError(f"{userid} was sent no such button: {key}")
@@ -640,7 +645,7 @@ def check_card(card: Json) -> str:
 _TASK = set("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_-@")
 
 
-def _keys(card: Json) -> Iterable[str]:
+def _keys(card: Json) -> list[str]:
     return [button["key"] for button in card.get("button_list", [])]
 
 

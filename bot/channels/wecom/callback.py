@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -11,8 +12,9 @@ from starlette.responses import Response
 
 from bot.channels.base import Receive
 from bot.channels.callback import Aside, Callback, Patience
-from bot.channels.envelope import Envelope, Fields, word
-from bot.channels.wecom.reading import NAME, read
+from bot.channels.envelope import Envelope, Fields, cdata, word
+from bot.channels.wecom.cards import unpack
+from bot.channels.wecom.reading import NAME, TAPPED, read
 from bot.clock import Clock
 from bot.messages import Inbound, Part
 from bot.text import content_hash
@@ -30,7 +32,7 @@ class Listener(Protocol):
 
     async def hear(self, fields: Fields) -> None:
         """Take one; if this raises or takes longer than 5 s, the platform tells it again, up to
-        three times in all, and a failed one is not told a fourth time.
+        three times in all.
         """
 
 
@@ -68,4 +70,16 @@ class WeComCallback(Callback[Fields]):
         return read(opened, self._account, now)
 
     def reply(self, opened: Fields, parts: tuple[Part, ...]) -> Response | None:
-        return None
+        """To a tap, within 5 s: the buttons of that card give way to what was chosen."""
+        if word(opened, "Event") != TAPPED:
+            return None
+        stamp = int(self.clock.now().timestamp())
+        chosen = unpack(word(opened, "EventKey")).label
+        answer = (
+            f"<xml><ToUserName>{cdata(word(opened, 'FromUserName'))}</ToUserName>"
+            f"<FromUserName>{cdata(word(opened, 'ToUserName'))}</FromUserName>"
+            f"<CreateTime>{stamp}</CreateTime><MsgType>update_button</MsgType>"
+            f"<Button><ReplaceName>{cdata(f'已选：{chosen}')}</ReplaceName></Button></xml>"
+        )
+        sealed = self.envelope.seal(answer, stamp, secrets.token_hex(8))
+        return Response(sealed.as_xml(), media_type="application/xml")

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from bot.channels.envelope import Fields, word
+from bot.channels.wecom.cards import unpack
 from bot.messages import Address, Happening, Inbound, Kind, Media
 from bot.text import content_hash
 
 NAME = "wecom"
+TAPPED = "template_card_event"
 
 _KINDS: Mapping[str, Kind] = {
     "text": Kind.TEXT,
@@ -19,14 +21,14 @@ _KINDS: Mapping[str, Kind] = {
     "location": Kind.LOCATION,
     "link": Kind.TEXT,
 }
-_EVENTS: Mapping[str, tuple[Kind, str]] = {
-    "subscribe": (Kind.EVENT, Happening.FOLLOW),
-    "unsubscribe": (Kind.EVENT, Happening.UNFOLLOW),
+_HAPPENINGS: Mapping[str, Happening] = {
+    "subscribe": Happening.FOLLOW,
+    "enter_agent": Happening.FOLLOW,
+    "unsubscribe": Happening.UNFOLLOW,
 }
-_PRESSES = frozenset({"click", "template_card_event"})
 
 
-def address(account: str, user: str) -> Address:
+def address_of(account: str, user: str) -> Address:
     """Where a member is reached. Their UserID is told in either case, and means the same."""
     return Address(NAME, account, user.lower())
 
@@ -39,7 +41,7 @@ def read(fields: Fields, account: str, now: datetime) -> Inbound | None:
     who = word(fields, "FromUserName")
     if not who:
         return None
-    sender = address(account, who)
+    sender = address_of(account, who)
     if word(fields, "MsgType") == "event":
         return _event(fields, sender, now)
     kind = _KINDS.get(word(fields, "MsgType"))
@@ -57,14 +59,18 @@ def _words(fields: Fields) -> str:
 
 
 def _event(fields: Fields, sender: Address, now: datetime) -> Inbound | None:
-    event = word(fields, "Event")
-    if event in _PRESSES:
-        kind, text = Kind.PRESS, word(fields, "EventKey")
-    elif event in _EVENTS:
-        kind, text = _EVENTS[event]
+    event, key = word(fields, "Event"), word(fields, "EventKey")
+    names = ["FromUserName", "CreateTime", "Event", "EventKey", "TaskId"]
+    if event in _HAPPENINGS:
+        kind, text = Kind.EVENT, str(_HAPPENINGS[event])
+    elif event == TAPPED:
+        kind, text = Kind.PRESS, unpack(key).value
+    elif event == "click":
+        kind, text = Kind.PRESS, key
     else:
         return None
+    if event == "enter_agent":
+        names.remove("CreateTime")  # told each time they open the app: greeted once
     # Events have no number, and two of one member may happen in one second.
-    names = ("FromUserName", "CreateTime", "Event", "EventKey", "TaskId")
-    parts = (word(fields, name) for name in names)
-    return Inbound(f"e{content_hash(*parts)[:40]}", sender, text, now, kind)
+    id = content_hash(*(word(fields, name) for name in names))[:40]
+    return Inbound(f"e{id}", sender, text, now, kind)
