@@ -28,6 +28,7 @@ from storage.db import Database
 CHANNELS: Mapping[str, str] = {
     "wechat": "bot.channels.wechat",
     "telegram": "bot.channels.telegram",
+    "wecom": "bot.channels.wecom",
     "wecom_group": "bot.channels.wecom.group",
     "wecom_kf": "bot.channels.wecom.kf",
 }
