@@ -26,6 +26,7 @@ from bot.planning import Moment, Plan
 from handlers import approvals
 from handlers.approvals import CODE_LENGTH
 from handlers.composition import Check, Text, check, checked_text, fingerprint, specimens
+from handlers.cover_words import last_cover
 from handlers.place import Place, here, place_of
 from handlers.purposes import DUTY, DUTY_NOW
 from handlers.roles import STAFF, Role
@@ -73,6 +74,7 @@ REASON_LABELS: Mapping[str, str] = {
     "cancelled": "人工取消",
     "worker_lost": "发送中断",
     "timeout": "超时",
+    "notice": "以通知送达",
 }
 LEFT = (State.SENT, State.DELIVERED, State.READ)
 ON_ITS_WAY = (State.QUEUED, State.LEASED, State.SENDING, State.AWAITING_STAFF)
@@ -585,8 +587,8 @@ def progress_words(context: Context, campaign: Campaign) -> str:
         if by_state.get(states[0]):
             words.append(f"{STATE_WORDS[states[0]]} {_with_reasons(counts, states)}")
     state = STATE_LABELS[CampaignState(campaign.state)]
-    left = _time_left(context, campaign)
-    return f"{campaign.number}「{campaign.title}」{state}：{'，'.join(words)}。{left}"
+    after = _time_left(context, campaign) + last_cover(context.session, campaign)
+    return f"{campaign.number}「{campaign.title}」{state}：{'，'.join(words)}。{after}"
 
 
 def _by_state(counts: Mapping[tuple[State, str], int]) -> dict[State, int]:

@@ -5,6 +5,7 @@ from itertools import groupby
 from bot.commands import Command, Greeting, command
 from bot.context import Context
 from bot.messages import SILENCE, Address, Happening, Kind, Reply, say
+from handlers import scenes
 from handlers.place import here
 from storage.profiles import MemberProfile
 
@@ -61,9 +62,11 @@ def _listed(context: Context, command: Command) -> bool:
 def _event(context: Context) -> Reply:
     if context.inbound.chat.group is not None:
         return _newcomer(context, context.inbound.chat.group)
+    invited = scenes.arrived(context)
     if context.inbound.text in (Happening.FOLLOW, Happening.JOINED, Happening.UNBLOCKED):
-        return say(_menu(context), "登记", "活动", "隐私")
-    return SILENCE
+        hello = f"{invited}\n\n{_menu(context)}" if invited else _menu(context)
+        return say(hello, "登记", "活动", "隐私")
+    return say(invited, "活动", "登记") if invited else SILENCE
 
 
 def _newcomer(context: Context, group: Address) -> Reply:
