@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from typer.exceptions import TyperException
 
 from bot import backup as backups
+from bot import check as checks
 from bot import logs, web
 from bot.app import App, build_channels, missing_of
 from bot.catalog import Catalog, collect
@@ -36,7 +37,6 @@ from bot.installation import (
     load_settings,
     migrate,
     open_services,
-    problems,
     ready_services,
     secrets_of,
     sqlite_file,
@@ -94,14 +94,21 @@ def init(
     typer.echo(f"已写好 {path}（只有您能读）。请填写办公室、外网地址和渠道，再运行 hongyan check。")
 
 
-def check(context: typer.Context) -> None:
-    """逐项说明还缺什么；没有缺的才退出0。"""
+def check(
+    context: typer.Context,
+    offline: Annotated[bool, typer.Option("--offline", help="只查设置和本机，不访问网络")] = False,
+) -> None:
+    """逐项实际试一遍，说明哪里不对、该点哪里；全都没问题才退出0。"""
     settings = load_settings()
-    found = problems(settings, _catalog(context))
-    for line in found:
-        typer.echo(f"✗ {line}")
-    if found:
-        raise ConfigError(f"还有{len(found)}项要处理，见上。")
+    logs.configure("ERROR", secrets_of(settings))
+    inspected = checks.inspect(settings, _catalog(context), SystemClock(), offline=offline)
+    with asyncio.Runner(loop_factory=web.new_loop) as runner:
+        found = runner.run(inspected)
+    for line in checks.lines(found):
+        typer.echo(line)
+    wrong = checks.wrong(found)
+    if wrong:
+        raise ConfigError(f"还有{wrong}项要处理，见上面打✗的各行。")
     typer.echo(f"✓ 都齐了：{'、'.join(settings.enabled)}。{_telegram(settings)}".rstrip())
 
 

@@ -93,6 +93,12 @@ class Database:
         """Do the tables stand where this version expects them?"""
         return self.revision() == ScriptDirectory.from_config(alembic_config()).get_current_head()
 
+    def newer(self) -> bool:
+        """Do the tables stand at a migration that this version does not know?"""
+        revision = self.revision()
+        known = ScriptDirectory.from_config(alembic_config()).walk_revisions()
+        return revision is not None and revision not in {script.revision for script in known}
+
     def close(self) -> None:
         """Give all connections back."""
         self.engine.dispose()
