@@ -1,0 +1,535 @@
+"""The smart bot by the long connection: one process holds it, hears everything and speaks.
+
+The platform allows one connection a bot, and a newer one ends the older. Among our own processes a
+lease decides whose it is; against a stranger's we do not fight.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import Enum, auto
+from typing import Any, TypeVar
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.routing import BaseRoute
+
+from bot.alarm import call_for_help
+from bot.channels.base import Finding, Receive
+from bot.channels.wecom.bot.budget import Budget
+from bot.channels.wecom.bot.files import Files
+from bot.channels.wecom.bot.memory import Memory, new_key
+from bot.channels.wecom.bot.reading import (
+    GROUP,
+    NAME,
+    Pressed,
+    Replaced,
+    Told,
+    read,
+)
+from bot.channels.wecom.bot.wire import ACK, NotConnected, Sleep, Wire, wired
+from bot.channels.wecom.bot.words import AGAIN, LOST, REFUSED, markdown, pressed_card, stream
+from bot.clock import Clock
+from bot.context import ChannelFacts, Services
+from bot.errors import SendError
+from bot.messages import Address, Inbound, Kind, Part
+from bot.settings import Settings
+from storage.leases import give_back, take
+
+T = TypeVar("T")
+
+# 20,480 bytes is the platform's limit; escaping may double a text.
+FACTS = ChannelFacts(NAME, text_bytes=10_000, label="企业微信智能机器人", captions=False)
+
+HOLD = timedelta(seconds=30)
+RENEW = 10.0  # seconds between two renewals of the lease, and between two tries to take it
+ACCEPT = 20.0  # seconds for the writer to take a message
+PRESS = 4.0  # seconds: a card must be changed within 5
+WELCOME = timedelta(seconds=5)
+ANSWERS = timedelta(minutes=1)  # the platform says 24 hours; what comes later is no answer
+FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
+STEADY = timedelta(minutes=1)  # a connection that lived so long begins the waits anew
+REFUSALS = 5  # wrong secrets after which a person must look
+LONG_PAUSE = 3600.0  # seconds until we try again where a person must look
+HEARINGS = 10  # tries to take a message: the platform tells it once
+LEAVING = 5.0  # seconds to take what was heard before we go
+REMEMBERED = 1000
+
+_BUSY, _OFTEN = -1, 45009
+_COME_AGAIN = frozenset({_BUSY, _OFTEN, 45033})
+_PERMANENT = {
+    93006: "unreachable",
+    40007: "media",
+    40008: "kind",
+    40058: "format",
+    45002: "too_long",
+}
+_NOT_THIS_ANSWER = frozenset({846605, 846608})
+
+log = structlog.get_logger()
+
+
+class End(Enum):
+    """How a connection ended."""
+
+    LOST = auto()
+    REFUSED = auto()
+    REPLACED = auto()
+
+
+@dataclass(slots=True)
+class Opening:
+    """A callback that still waits for its answer. `key`: the bubble that is answering it."""
+
+    req_id: str
+    until: datetime
+    welcome: bool
+    key: str = ""
+
+
+@dataclass(slots=True)
+class Holding:
+    """A connection that the platform has accepted, until a newer one takes its place."""
+
+    wire: Wire
+    replaced: bool = False
+
+
+class SocketBot:
+    """`sleep` passes time, `chance` spreads waits, `ack` is how long a command waits for its ack,
+    `keys` makes the short random names of buttons.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        *,
+        sleep: Sleep = asyncio.sleep,
+        chance: Callable[[], float] = random.random,
+        ack: float = ACK,
+        keys: Callable[[], str] = new_key,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._sleep = sleep
+        self._chance = chance
+        self._ack = ack
+        self._account = settings.wecom_bot_id
+        self._memory = Memory(clock, keys)
+        self._budget = Budget(clock)
+        self._files = Files(clock)
+        self._held: Holding | None = None
+        self._openings: dict[str, Opening] = {}
+        self._lines: dict[str, asyncio.Task[None]] = {}
+        self._steps: dict[str, int] = {}
+
+    @property
+    def facts(self) -> ChannelFacts:
+        return FACTS
+
+    def attach(self, services: Services) -> None:
+        """Take the tables."""
+        self._memory.attach(services)
+
+    def check(self) -> Sequence[str]:
+        """What is missing or malformed in the settings."""
+        given = self._settings
+        wrong = []
+        if not given.wecom_bot_id:
+            wrong.append("缺少 HONGYAN_WECOM_BOT_ID（智能机器人「API模式 → 长连接」的 BotID）")
+        if not given.wecom_bot_secret:
+            wrong.append("缺少 HONGYAN_WECOM_BOT_SECRET（同一页的 Secret）")
+        if not given.wecom_bot_url.startswith(("wss://", "ws://127.0.0.1:")):
+            wrong.append("HONGYAN_WECOM_BOT_URL 须以 wss:// 开头")
+        return wrong
+
+    def routes(self, receive: Receive) -> Sequence[BaseRoute]:
+        """None: the platform is heard over the connection."""
+        return ()
+
+    async def close(self) -> None:
+        """The connection belongs to `run`."""
+
+    # - living -
+
+    def may_speak(self) -> bool:
+        """While we hold the connection."""
+        return self._held is not None
+
+    async def run(self, receive: Receive) -> None:
+        """Hold the connection whenever the lease is ours; for ever."""
+        if self.check():
+            return
+        lease = _Lease(self._memory, f"{NAME}:{self._account}")
+        try:
+            while True:
+                if await lease.take():
+                    await self._while_ours(lease, receive)
+                await self._sleep(RENEW)
+        finally:
+            await self._finish()
+            await lease.give_back()
+
+    async def _while_ours(self, lease: _Lease, receive: Receive) -> None:
+        """Talk until the lease is lost."""
+        keeping = asyncio.create_task(self._keep(lease), name="wecom-bot-lease")
+        talking = asyncio.create_task(self._talk(receive), name="wecom-bot")
+        try:
+            await asyncio.wait({keeping, talking}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (keeping, talking):
+                task.cancel()
+            await asyncio.gather(keeping, talking, return_exceptions=True)
+        if not talking.cancelled():
+            talking.result()  # a bug: whoever runs us says so and begins anew
+
+    async def _keep(self, lease: _Lease) -> None:
+        """Renew the lease; returns when somebody else may have it."""
+        good_until = self._clock.now() + HOLD
+        while self._clock.now() < good_until:
+            await self._sleep(RENEW)
+            try:
+                ours = await lease.take()
+            except SQLAlchemyError as error:
+                log.warning("lease_not_renewed", channel=NAME, error=type(error).__name__)
+                continue
+            if not ours:
+                log.warning("lease_lost", channel=NAME)
+                return
+            good_until = self._clock.now() + HOLD
+
+    async def _talk(self, receive: Receive) -> None:
+        """Connect and connect again, with ever longer waits while it does not go well."""
+        failed = refused = 0
+        while True:
+            began = self._clock.now()
+            end = await self._connection(receive)
+            if self._clock.now() - began >= STEADY:
+                failed = 0
+            refused = refused + 1 if end is End.REFUSED else 0
+            if end is End.REPLACED:
+                await self._wait_for_a_person(
+                    "另有一个程序用同一个机器人建立了长连接，本程序已让出"
+                )
+            elif refused >= REFUSALS:
+                await self._wait_for_a_person("平台不接受 BotID 或 Secret，请核对设置后重启")
+                refused = REFUSALS - 1
+            else:
+                wait = min(LONGEST_WAIT, FIRST_WAIT * 2**failed) * (0.5 + self._chance())
+                failed = min(failed + 1, 10)
+                await self._sleep(wait)
+
+    async def _wait_for_a_person(self, trouble: str) -> None:
+        """Tell those on duty, leave the platform alone for long, then try once more."""
+        log.error("connection_given_up", channel=NAME, trouble=trouble)
+        with suppress(SQLAlchemyError):
+            await asyncio.to_thread(self._call_for_help, trouble)
+        await self._sleep(LONG_PAUSE)
+
+    def _call_for_help(self, trouble: str) -> None:
+        services = self._memory.services
+        with services.database.transaction() as connection:
+            call_for_help(services, connection, NAME, f"断开：{trouble}。")
+
+    async def _connection(self, receive: Receive) -> End:
+        """One connection from its beginning to its end."""
+        heard: list[tuple[str, Mapping[str, Any]]] = []
+        holding: Holding | None = None
+
+        def hear(req_id: str, body: Mapping[str, Any]) -> None:
+            # Callbacks may come in one breath with the ack of our subscription.
+            if holding is None:
+                heard.append((req_id, body))
+            else:
+                self._hear(holding, req_id, body, receive)
+
+        try:
+            async with wired(self._settings.wecom_bot_url, hear, self._sleep, self._ack) as wire:
+                await self._subscribe(wire)
+                holding = self._held = Holding(wire)
+                log.info("connected", channel=NAME)
+                for req_id, body in heard:
+                    self._hear(holding, req_id, body, receive)
+                try:
+                    await asyncio.wait({wire.ended})
+                finally:
+                    self._held = None
+        except NotConnected as error:
+            log.warning("not_connected", channel=NAME, error=str(error))
+        except SendError as error:
+            log.warning("not_subscribed", channel=NAME, reason=error.reason, detail=error.detail)
+            return End.REFUSED if error.permanent else End.LOST
+        return End.REPLACED if holding is not None and holding.replaced else End.LOST
+
+    async def _subscribe(self, wire: Wire) -> None:
+        """Raises SendError, permanent where the platform does not want us."""
+        secret = self._settings.wecom_bot_secret.get_secret_value()
+        answer = await wire.ask("aibot_subscribe", {"bot_id": self._account, "secret": secret})
+        code = answer.get("errcode")
+        if code != 0:
+            final = code not in _COME_AGAIN
+            raise SendError("refused", permanent=final, detail=f"errcode {code}")
+
+    async def ping(self) -> None:
+        """Ask for a sign of life; by then all that was told before it has been heard."""
+        await self._wire().ask("ping")
+
+    async def settled(self) -> None:
+        """Return when everything heard so far is taken."""
+        while self._lines:
+            await asyncio.wait(set(self._lines.values()))
+
+    async def _finish(self) -> None:
+        """Take what was heard; nobody will tell it again."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LEAVING):
+                await self.settled()
+
+    # - hearing -
+
+    def _hear(
+        self, holding: Holding, req_id: str, body: Mapping[str, Any], receive: Receive
+    ) -> None:
+        """Take a callback; one person's in their order."""
+        event = read(body, self._account, self._clock.now())
+        if isinstance(event, Replaced):
+            holding.replaced = True
+        elif isinstance(event, Told):
+            self._open(req_id, event)
+            self._line_up(event.inbound, self._take(event.inbound, receive))
+        elif isinstance(event, Pressed):
+            self._line_up(event.told.inbound, self._press(holding, req_id, event, receive))
+
+    def _open(self, req_id: str, told: Told) -> None:
+        """The answer to this may name it; the newest counts."""
+        welcome = told.inbound.kind is Kind.EVENT
+        until = self._clock.now() + (WELCOME if welcome else ANSWERS)
+        self._openings.pop(str(told.where), None)
+        self._openings[str(told.where)] = Opening(req_id, until, welcome)
+        if len(self._openings) > REMEMBERED:
+            del self._openings[next(iter(self._openings))]
+
+    def _line_up(self, inbound: Inbound, work: Awaitable[None]) -> None:
+        line = str(inbound.sender)
+        before = self._lines.get(line)
+
+        async def behind() -> None:
+            if before is not None:
+                await asyncio.wait({before})
+            await work
+
+        task = asyncio.create_task(behind(), name="wecom-bot-heard")
+        self._lines[line] = task
+        task.add_done_callback(lambda done: self._left(line, done))
+
+    def _left(self, line: str, task: asyncio.Task[None]) -> None:
+        if self._lines.get(line) is task:
+            del self._lines[line]
+        if not task.cancelled() and task.exception() is not None:
+            log.error("message_not_taken", channel=NAME, error=type(task.exception()).__name__)
+
+    async def _take(self, inbound: Inbound, receive: Receive) -> None:
+        """Hand a message over, again and again: the platform does not tell it twice."""
+        wait = FIRST_WAIT
+        for number in range(1, HEARINGS + 1):
+            try:
+                await receive(inbound, ACCEPT)
+            except Exception as error:
+                if number == HEARINGS:
+                    raise
+                log.warning("message_waits", channel=NAME, error=type(error).__name__)
+            else:
+                return
+            await self._sleep(wait)
+            wait = min(LONGEST_WAIT, wait * 2)
+
+    async def _press(self, holding: Holding, req_id: str, event: Pressed, receive: Receive) -> None:
+        words = ""
+        try:
+            press = await asyncio.to_thread(self._memory.press, event)
+            if press.refused:
+                words = REFUSED[press.refused]
+            else:
+                await receive(replace(event.told.inbound, text=press.value), PRESS)
+        except TimeoutError:
+            words = AGAIN
+        except Exception as error:  # noqa: BLE001  # it could not be taken, and the person is told
+            log.error("press_not_taken", channel=NAME, error=type(error).__name__)
+            words = LOST
+        card = pressed_card(event.task_id, event.key, words)
+        try:
+            await holding.wire.ask("aibot_respond_update_msg", card, req_id)
+        except SendError as error:
+            log.info("card_not_changed", channel=NAME, reason=error.reason)
+
+    # - speaking -
+
+    async def send(self, address: Address, part: Part, key: str) -> str:
+        """Say a bubble: its text, its file, a card for its choices; the platform names no id."""
+        if self.check():
+            raise SendError("not_configured", permanent=True)
+        pieces = await self._pieces(self._wire(), address, part, key)
+        done = self._steps.get(key, 0)
+        wait = self._budget.wait(str(address), len(pieces) - done)
+        if wait:
+            raise SendError("quota", retry_after=wait, only_here=True)
+        for number in range(done, len(pieces)):
+            await self._say(address, pieces[number], f"{key}.{number}")
+            self._remember(key, number + 1)
+        self._steps.pop(key, None)
+        return ""
+
+    def _remember(self, key: str, done: int) -> None:
+        """What of a bubble was said already, so that a second try does not say it again."""
+        self._steps[key] = done
+        if len(self._steps) > REMEMBERED:
+            del self._steps[next(iter(self._steps))]
+
+    async def _pieces(
+        self, wire: Wire, address: Address, part: Part, key: str
+    ) -> list[str | dict[str, Any]]:
+        """The messages that make up a bubble; a text stands for itself."""
+        pieces: list[str | dict[str, Any]] = [part.text] if part.text else []
+        if part.file is not None:
+            kind, media = await self._files.upload(wire, part.file, key)
+            pieces.append({"msgtype": kind, kind: {"media_id": media}})
+        # What a group shows anybody could press.
+        if part.choices and not address.user.startswith(GROUP):
+            card = await asyncio.to_thread(self._memory.card, address, part.choices)
+            pieces.append({"msgtype": "template_card", "template_card": card})
+        return pieces
+
+    async def _say(self, address: Address, piece: str | dict[str, Any], key: str) -> None:
+        """As the answer to what they said last, while it waits for one; else as a push."""
+        self._budget.spend(str(address))
+        if isinstance(piece, str) and await self._answer(address, piece, key):
+            return
+        body = markdown(piece) if isinstance(piece, str) else piece
+        group = address.user.startswith(GROUP)
+        chat = {"chatid": address.user.removeprefix(GROUP), "chat_type": 2 if group else 1}
+        _judge(await self._wire().ask("aibot_send_msg", chat | body))
+
+    async def _answer(self, address: Address, text: str, key: str) -> bool:
+        """Answer a callback; False where none waits or the platform takes no answer to it.
+
+        A second try names the same stream, whose content is replaced and not said again.
+        """
+        where = str(address)
+        opening = self._openings.get(where)
+        if opening is None or opening.key not in ("", key):
+            return False
+        if self._clock.now() >= opening.until:
+            del self._openings[where]
+            return False
+        opening.key = key
+        command, said = "aibot_respond_msg", stream(key, text)
+        if opening.welcome:
+            command = "aibot_respond_welcome_msg"
+            said = {"msgtype": "text", "text": {"content": text}}
+        answer = await self._wire().ask(command, said, opening.req_id)
+        if answer.get("errcode") != _BUSY and self._openings.get(where) is opening:
+            del self._openings[where]
+        if answer.get("errcode") in _NOT_THIS_ANSWER:
+            return False
+        _judge(answer)
+        return True
+
+    def _wire(self) -> Wire:
+        if self._held is None:
+            raise SendError("no_connection")
+        return self._held.wire
+
+    # - trying -
+
+    async def probe(self) -> Sequence[Finding]:
+        """Is the platform reached, and does it take our BotID and Secret?
+
+        Nothing is tried while a process of ours holds the connection: a second one would end it.
+        """
+        missing = self.check()
+        if missing:
+            return [Finding(False, "智能机器人的设置", "；".join(missing))]
+        lease = _Lease(self._memory, f"{NAME}:{self._account}")
+        try:
+            if self._memory.attached and not await lease.take():
+                return [Finding(True, "智能机器人的长连接正由运行中的 hongyan serve 保持")]
+            return [await self._try()]
+        finally:
+            if self._memory.attached:
+                await lease.give_back()
+
+    async def _try(self) -> Finding:
+        what = "智能机器人的长连接"
+        try:
+            async with wired(
+                self._settings.wecom_bot_url, lambda _id, _body: None, self._sleep, self._ack
+            ) as wire:
+                await self._subscribe(wire)
+        except NotConnected as error:
+            advice = f"连不上 {self._settings.wecom_bot_url}（{error}）：请检查网络、代理与证书"
+            return Finding(False, what, advice)
+        except SendError as error:
+            advice = (
+                f"平台不接受（{error.detail or error.reason}）：请到管理后台"
+                "「智能机器人 → API模式」核对 BotID 与 Secret，并确认选的是长连接而不是 URL 回调"
+            )
+            return Finding(False, what, advice)
+        return Finding(True, what)
+
+
+class _Lease:
+    """Who of our processes holds the connection: this call of `run`, or somebody else."""
+
+    def __init__(self, memory: Memory, name: str) -> None:
+        self._memory = memory
+        self._name = name
+        self._holder = secrets.token_hex(8)
+
+    async def take(self) -> bool:
+        """Take it or keep it; finished even if we are cancelled, so that nothing stays taken."""
+
+        def work() -> bool:
+            with self._memory.services.database.transaction() as connection:
+                return take(connection, self._name, self._holder, HOLD)
+
+        return await _whole(work)
+
+    async def give_back(self) -> None:
+        """Let others have it at once; without a database they wait until it is over."""
+
+        def work() -> None:
+            with self._memory.services.database.transaction() as connection:
+                give_back(connection, self._name, self._holder)
+
+        with suppress(SQLAlchemyError):
+            await _whole(work)
+
+
+async def _whole(work: Callable[[], T]) -> T:
+    """Do something in a thread, to its end even when whoever waits is cancelled."""
+    task = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
+
+
+def _judge(answer: Mapping[str, Any]) -> None:
+    """Raise what an ack's error code means for the message in hand."""
+    code = answer.get("errcode")
+    if code == 0:
+        return
+    detail = f"errcode {code}"
+    if code == _OFTEN:
+        raise SendError("quota", retry_after=60.0, only_here=True, detail=detail)
+    if isinstance(code, int) and code in _PERMANENT:
+        raise SendError(_PERMANENT[code], permanent=True, detail=detail)
+    raise SendError("busy" if code == _BUSY else "refused", detail=detail)
