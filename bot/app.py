@@ -29,6 +29,7 @@ CHANNELS: Mapping[str, str] = {
     "wechat": "bot.channels.wechat",
     "telegram": "bot.channels.telegram",
     "wecom": "bot.channels.wecom",
+    "wecom_bot": "bot.channels.wecom.bot",
     "wecom_group": "bot.channels.wecom.group",
     "wecom_kf": "bot.channels.wecom.kf",
 }

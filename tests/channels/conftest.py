@@ -10,7 +10,7 @@ import pytest
 
 from tests.channels.harness import Harness
 
-CHANNELS = ("memory", "telegram", "wechat")
+CHANNELS = ("memory", "telegram", "wechat", "wecom_bot", "wecom_bot_socket")
 """Each has a module `on_<name>.py` beside this one."""
 
 
