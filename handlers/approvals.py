@@ -165,6 +165,9 @@ def agree(context: Context, argument: str) -> Reply:
         raise UserError(
             f"没有等待审批的内容对得上「{argument}」。内容可能改过，请回「审批」重新查看。"
         )
+    if len(found) > 1:
+        lines = [f"{a.number}　{a.title}：同意 {a.content_hash[: 2 * CODE_LENGTH]}" for a in found]
+        raise UserError("这个码对得上好几项，请回其中一行的「同意」和码：\n" + "\n".join(lines))
     return _vote(context, found[0], agrees=True, reason="")
 
 
@@ -216,7 +219,8 @@ def _vote(context: Context, seen: Approval, *, agrees: bool, reason: str) -> Rep
         context.session.add(approval)
         _tell_applicant(context, approval, f"{approval.number} 被驳回：{reason}")
         return say(f"已驳回 {approval.number}。") + kind.refused(context, approval)
-    lacking = _lacking(approval, [*votes, vote])
+    standing = [one for one in votes if _still_may(context.session, one, context.now)]
+    lacking = _lacking(approval, [*standing, vote])
     if lacking:
         return say(f"已记下您的同意。{approval.number} 还需{lacking}。")
     approval.state = ApprovalState.GRANTED
@@ -236,6 +240,11 @@ def _held(session: Session, approval: Approval) -> Approval:
         .with_for_update()
         .execution_options(populate_existing=True)
     ).one()
+
+
+def _still_may(session: Session, vote: ApprovalVote, now: datetime) -> bool:
+    """Does the voter still hold the role they spoke in? Who has left approves nothing any more."""
+    return vote.person_id in people_with_role(session, vote.role, now)
 
 
 def _lacking(approval: Approval, votes: Sequence[ApprovalVote]) -> str:

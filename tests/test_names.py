@@ -45,6 +45,8 @@ def test_names_of_every_people_pass(said: str, name: str) -> None:
         ("高", "至少两个字"),
         ("", "至少两个字"),
         ("长" * 51, "最多50个字"),
+        ("确认", "这里请写姓名"),
+        ("「同意」", "这里请写姓名"),
     ],
 )
 def test_what_is_no_name_is_refused_with_examples(said: str, words: str) -> None:

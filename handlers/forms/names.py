@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from bot.normalize import Miss, read_integer, tidy
+from bot.normalize import Miss, explicit, read_integer, tidy
 
 LONGEST_NAME = 50
 LONGEST_SALUTATION = 12
@@ -28,8 +28,11 @@ _JOINERS = frozenset(" ·'’-\u2010\u180e\u200c\u200d\u202f")
 def parse_name(text: str) -> str | Miss:
     """Return a name of 2 to 50 characters with every kind of dot turned into U+00B7.
 
-    Han (rare characters too), Latin, Cyrillic and traditional Mongolian letters pass.
+    Han (rare characters too), Latin, Cyrillic and traditional Mongolian letters pass. 确认 and 同意
+    are answers to another question.
     """
+    if explicit(text) is not None:
+        return Miss(f"这里请写姓名，如{_NAME_EXAMPLE}。")
     plain = _INTRODUCTION.sub("", tidy(text).strip('。！!，,「」“”"'))
     plain = _DOTS.sub("·", plain).strip("· ")
     plain = re.sub(f"(?<=[{_HAN}]) +(?=[{_HAN}])", "", plain)
