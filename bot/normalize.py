@@ -165,7 +165,7 @@ _RESERVED = {
     for meaning, words in {
         Reserved.SKIP: "跳过 略 过 略过 pass skip - \uff0d — 不填 不便说",
         Reserved.BACK: "上一步 返回 上一题 退回 back",
-        Reserved.CANCEL: "取消 退出 不填了 cancel quit q",
+        Reserved.CANCEL: "取消 退出 不填了 cancel /cancel quit q",
         Reserved.CONTINUE: "继续 接着 接着填 continue",
         Reserved.HELP: "帮助 菜单 ? ？ help 怎么用",
         Reserved.HUMAN: "人工 转人工 客服 真人 人工客服",

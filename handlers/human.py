@@ -19,7 +19,17 @@ def hotline(context: Context, _argument: str) -> Reply:
     return say(f"{_number(context)}{EMERGENCY}")
 
 
-@command("人工", "求助", "转人工", "客服", "真人", "人工客服", help="人工：找工作人员", wins=True)
+@command(
+    "人工",
+    "求助",
+    "/ticket",
+    "转人工",
+    "客服",
+    "真人",
+    "人工客服",
+    help="人工：找工作人员",
+    wins=True,
+)
 def human(context: Context, _argument: str) -> Reply:
     """Tell a coordinator, once a day for each person, and give the number."""
     told = [

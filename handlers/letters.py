@@ -310,6 +310,7 @@ def _named(context: Context, argument: str) -> Coming:
 
 @command(
     "信件",
+    "/letter",
     help="信件：看将要寄出的节日信；信件 预览|修改|提交 中秋",
     section="统筹",
     roles=STAFF,

@@ -4,6 +4,7 @@ from itertools import groupby
 
 from bot.commands import Command, Greeting, command
 from bot.context import Context
+from bot.entrances import way_in
 from bot.messages import SILENCE, Address, Happening, Kind, Reply, say
 from handlers import scenes
 from handlers.place import here
@@ -72,7 +73,10 @@ def _event(context: Context) -> Reply:
 def _newcomer(context: Context, group: Address) -> Reply:
     """A line for those who have joined a group, at most one an hour however many come."""
     if context.inbound.text == Happening.JOINED:
-        hello = say(f"欢迎新乡亲！{here(context).title}：登记、报名请私聊我；群里回 /help 看用法。")
+        hello = say(
+            f"欢迎新乡亲！{here(context).title}：登记、报名请私聊我；群里回 /help 看用法。",
+            link=way_in(context),
+        )
         hour = f"{context.now:%Y%m%d%H}"
         context.send_to_group(group, hello, occasion=f"newcomer:{group}:{hour}")
     return SILENCE
@@ -85,7 +89,7 @@ def _unknown(context: Context, _suggestion: str | None) -> Reply:
         Kind.VIDEO: "视频我没有保存。",
         Kind.FILE: "文件我没有保存。",
         Kind.LOCATION: "位置我没有保存，我们也不需要。",
-        Kind.CONTACT: "名片里是别人的信息，我没有保存。",
+        Kind.CONTACT: "名片我没有保存。",
         Kind.STICKER: "收到表情啦。",
     }.get(context.inbound.kind, "这句话我没看懂。")
     return say(f"{words}回「菜单」看看我能办什么，或回「人工」找工作人员。", "菜单", "人工")
