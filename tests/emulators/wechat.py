@@ -64,8 +64,11 @@ ERRORS = {
     45047: "out of response count limit",
     45065: "clientmsgid exist",
     47001: "data format error",
+    47003: "argument invalid",
     48001: "api unauthorized",
+    46003: "menu no exist",
     48002: "user block receive message",
+    48008: "no permission for this msgtype",
 }
 
 
@@ -104,6 +107,11 @@ class Rules:
     previews_per_day: int = 100  # [from memory]
     template_delay: float = 1  # until TEMPLATESENDJOBFINISH [from memory]
     resigned_per_try: bool = True  # [from memory]
+    mass_protects_lists: bool = False  # 群发保护 for sends to a list as well [from memory]
+    repeats_name_the_job: bool = True  # 45065 tells the msg_id of the first [from memory]
+    message_menus: bool = True  # may the account send msgmenu?
+    image_bytes: int = 10 * 1024 * 1024  # [from memory]
+    template_per_day: int = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +144,7 @@ class Member:
     scene: str = ""
     windows: list[Window] = field(default_factory=list)
     grants: Counter[str] = field(default_factory=Counter)
+    lasting: set[str] = field(default_factory=set)
     mass_received: Counter[str] = field(default_factory=Counter)
     transcript: list[Line] = field(default_factory=list)
 
@@ -143,9 +152,10 @@ class Member:
 class Refused(Exception):
     """The platform's own error code."""
 
-    def __init__(self, code: int) -> None:
+    def __init__(self, code: int, **more: Any) -> None:
         super().__init__(code)
         self.code = code
+        self.more = more
 
 
 class Tokens:
@@ -246,7 +256,10 @@ class WeChat:
         self.calls: Counter[str] = Counter()
         self.by_day: Counter[tuple[str, str]] = Counter()
         self.sent: list[dict[str, Any]] = []
+        self.told: list[dict[str, Any]] = []
         self.templates: set[str] = set()
+        self.menu: dict[str, Any] = {}
+        self.pictures: dict[str, bytes] = {}
         self.verified = True
         self.ip_allowed = True
         self._minutes: dict[str, list[float]] = defaultdict(list)
@@ -360,10 +373,14 @@ class WeChat:
         return self._event(self.members[openid], "LOCATION", fields)
 
     @control
-    def grant(self, openid: str, templates: list[str], accept: bool = True) -> Push:
+    def grant(
+        self, openid: str, templates: list[str], accept: bool = True, lasting: bool = False
+    ) -> Push:
         """Answer the pop-up that asks for subscription notices (fact 16)."""
         member = self.members[openid]
-        if accept:
+        if accept and lasting:
+            member.lasting.update(templates)
+        elif accept:
             member.grants.update(templates)
         status = "accept" if accept else "reject"
         items = [
@@ -372,6 +389,17 @@ class WeChat:
         ]
         popup = {"SubscribeMsgPopupEvent": {"List": items}}
         return self._event(member, "subscribe_msg_popup_event", popup)
+
+    @control
+    def take_back(self, openid: str, templates: list[str]) -> Push:
+        """Switch notices off in the account's settings; only refusals are pushed."""
+        member = self.members[openid]
+        for name in templates:
+            member.lasting.discard(name)
+            del member.grants[name]
+        items = [{"TemplateId": name, "SubscribeStatusString": "reject"} for name in templates]
+        change = {"SubscribeMsgChangeEvent": {"List": items}}
+        return self._event(member, "subscribe_msg_change_event", change)
 
     @control
     def accept_messages(self, openid: str, accepts: bool) -> None:
@@ -599,9 +627,9 @@ class WeChat:
             self.faults.take(endpoint), request, self.clock, answer, self._error
         )
 
-    def _error(self, code: int) -> web.StreamResponse:
+    def _error(self, code: int, more: Mapping[str, Any] | None = None) -> web.StreamResponse:
         message = f"{ERRORS.get(code, 'error')} rid: {secrets.token_hex(8)}"
-        return web.json_response({"errcode": code, "errmsg": message})
+        return web.json_response({"errcode": code, "errmsg": message, **(more or {})})
 
     async def _answer(self, endpoint: str, request: web.Request) -> web.StreamResponse:
         doors: dict[str, Callable[[web.Request], Awaitable[dict[str, Any]]]] = {
@@ -618,7 +646,12 @@ class WeChat:
             "cgi-bin/user/info": self._user_info,
             "cgi-bin/media/upload": self._media_upload,
             "cgi-bin/qrcode/create": self._qrcode_create,
-            "cgi-bin/menu/create": self._accepted,
+            "cgi-bin/menu/create": self._menu_create,
+            "cgi-bin/menu/get": self._menu_get,
+            "cgi-bin/customservice/getkflist": self._accepted,
+            "cgi-bin/user/get": self._user_get,
+            "cgi-bin/template/get_all_private_template": self._all_templates,
+            "cgi-bin/openapi/quota/get": self._quota,
             "cgi-bin/clear_quota": self._accepted,
         }
         door = doors.get(endpoint)
@@ -631,7 +664,7 @@ class WeChat:
                     raise Refused(48001)
             return web.json_response(await door(request))
         except Refused as refused:
-            return self._error(refused.code)
+            return self._error(refused.code, refused.more)
         except (ValueError, KeyError, TypeError):
             return self._error(47001)
 
@@ -655,6 +688,33 @@ class WeChat:
 
     async def _accepted(self, request: web.Request) -> dict[str, Any]:
         return {"errcode": 0, "errmsg": "ok"}
+
+    async def _menu_create(self, request: web.Request) -> dict[str, Any]:
+        self.menu = await request.json()
+        return {"errcode": 0, "errmsg": "ok"}
+
+    async def _menu_get(self, request: web.Request) -> dict[str, Any]:
+        if not self.menu:
+            raise Refused(46003)
+        return {"menu": self.menu}
+
+    async def _user_get(self, request: web.Request) -> dict[str, Any]:
+        people = [member.openid for member in self.members.values() if member.following]
+        return {"total": len(people), "count": len(people), "data": {"openid": people}}
+
+    async def _all_templates(self, request: web.Request) -> dict[str, Any]:
+        return {"template_list": [{"template_id": name} for name in sorted(self.templates)]}
+
+    async def _quota(self, request: web.Request) -> dict[str, Any]:
+        path = (await request.json())["cgi_path"].lstrip("/")
+        limits = {
+            "cgi-bin/message/custom/send": self.rules.custom_per_day,
+            "cgi-bin/message/mass/send": 100,
+            "cgi-bin/message/template/send": self.rules.template_per_day,
+        }
+        limit, used = limits[path], self.by_day[path, _day(self.clock)]
+        quota = {"daily_limit": limit, "used": used, "remain": max(0, limit - used)}
+        return {"errcode": 0, "errmsg": "ok", "quota": quota}
 
     async def _token(self, request: web.Request) -> dict[str, Any]:
         self._check_secret(request.query)
@@ -705,6 +765,8 @@ class WeChat:
                 article = part["articles"][0]
                 shown = f"{article.get('title', '')} {article.get('url', '')}".strip()
             case "msgmenu":
+                if not self.rules.message_menus:
+                    raise Refused(48008)
                 items = [item["content"] for item in part["list"]]
                 shown = "\n".join([part["head_content"], *items, part.get("tail_content", "")])
             case "mpnews" | "mpnewsarticle" | "miniprogrampage" | "wxcard" | "music":
@@ -740,16 +802,23 @@ class WeChat:
             raise Refused(40007)
 
     async def _media_upload(self, request: web.Request) -> dict[str, Any]:
-        await request.post()
+        sent = (await request.post())["media"]
         kind = request.query.get("type", "")
         if kind not in ("image", "voice", "video", "thumb"):
             raise Refused(40008)
-        return {"type": kind, "media_id": self._keep(), "created_at": int(self._stamp())}
+        content = sent.file.read() if isinstance(sent, web.FileField) else b""
+        if not 0 < len(content) <= self.rules.image_bytes:
+            raise Refused(45002)
+        media_id = self._keep()
+        self.pictures[media_id] = content
+        return {"type": kind, "media_id": media_id, "created_at": int(self._stamp())}
 
     async def _qrcode_create(self, request: web.Request) -> dict[str, Any]:
         given = await request.json()
         scene = given["action_info"]["scene"]["scene_str"]
         if not 1 <= len(scene) <= 64:  # fact 30
+            raise Refused(47001)
+        if given["action_name"] not in ("QR_STR_SCENE", "QR_LIMIT_STR_SCENE"):
             raise Refused(47001)
         ticket = f"ticket-{next(self._numbers)}"
         answer: dict[str, Any] = {"ticket": ticket, "url": f"http://127.0.0.1/q/{ticket}"}
@@ -766,13 +835,17 @@ class WeChat:
     async def _template_send(self, request: web.Request) -> dict[str, Any]:
         given = await request.json()
         member = self._member(given["touser"])
+        self._limit("cgi-bin/message/template/send", self.rules.template_per_day)
         if given["template_id"] not in self.templates:
             raise Refused(40037)
+        if not given["data"] or not all(item["value"] for item in given["data"].values()):
+            raise Refused(47003)
         if not member.following:  # fact 13
             raise Refused(43004)
         job = str(next(self._numbers))
         status = "failed:user block" if member.blocked else "success"
         if not member.blocked:
+            self.told.append(given)
             self._note(member, "account", "template", _values(given["data"]))
         self._later(self.rules.template_delay, member, job, status)
         return {"errcode": 0, "errmsg": "ok", "msgid": int(job)}
@@ -790,11 +863,21 @@ class WeChat:
     async def _bizsend(self, request: web.Request) -> dict[str, Any]:
         given = await request.json()
         member, template = self._member(given["touser"]), given["template_id"]
-        if not member.grants[template]:  # fact 15
-            raise Refused(43101)
-        member.grants[template] -= 1
+        if template not in member.lasting:
+            if not member.grants[template]:  # fact 15
+                raise Refused(43101)
+            member.grants[template] -= 1
+        self.told.append(given)
         self._note(member, "account", "notice", _values(given["data"]))
-        return {"errcode": 0, "errmsg": "ok"}
+        job = str(next(self._numbers))
+        self._pushes.start(self._tell_of_notice(member, template, job))
+        return {"errcode": 0, "errmsg": "ok", "msgid": int(job)}  # msgid [from memory]
+
+    async def _tell_of_notice(self, member: Member, template: str, job: str) -> None:
+        await self.clock.wait(self.rules.template_delay)
+        item = {"TemplateId": template, "MsgID": job, "ErrorCode": "0", "ErrorStatus": "success"}
+        event = {"MsgType": "event", "Event": "subscribe_msg_sent_event"}
+        self._push(member.openid, {**event, "SubscribeMsgSentEvent": {"List": item}})
 
     async def _mass_send(self, request: web.Request) -> dict[str, Any]:
         """Two to 10 000 people, 60 calls a minute, 4 a month each (facts 17, 18)."""
@@ -803,7 +886,7 @@ class WeChat:
         people = given["touser"]
         if not isinstance(people, list) or not 2 <= len(people) <= 10_000:
             raise Refused(40130)
-        return self._mass(given, people, protected=False)
+        return self._mass(given, people, protected=self.rules.mass_protects_lists)
 
     async def _mass_send_all(self, request: web.Request) -> dict[str, Any]:
         """To everybody; with protection on it waits for an administrator's tap (fact 19)."""
@@ -817,7 +900,8 @@ class WeChat:
     def _mass(self, given: dict[str, Any], people: list[str], *, protected: bool) -> dict[str, Any]:
         key = given.get("clientmsgid")
         if key is not None and key in self._jobs:
-            raise Refused(45065)
+            first = {"msg_id": self._jobs[key]} if self.rules.repeats_name_the_job else {}
+            raise Refused(45065, **first)
         _, shown = self._check_content(given)
         job = next(self._numbers)
         if key is not None:
