@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 from starlette.routing import BaseRoute
 
 from bot.context import ChannelFacts, Services
-from bot.messages import Address, Inbound, Part
+from bot.messages import Address, File, Inbound, Media, Part
 
 Receive = Callable[[Inbound, float], Awaitable[tuple[Part, ...]]]
 """Hand a message over and wait at most so many seconds for the parts of the platform's own answer.
@@ -129,3 +129,11 @@ class Probed(Protocol):
 
     async def probe(self) -> Sequence[Finding]:
         """Ask the platform; never raises for what the platform answers, nor shows a secret."""
+
+
+@runtime_checkable
+class Fetching(Protocol):
+    """A channel that can bring a file which somebody sent; only for a step that asked for one."""
+
+    async def fetch(self, media: Media, longest: int) -> File:
+        """The file, of at most so many bytes; raises SendError (`too_large`, permanent)."""

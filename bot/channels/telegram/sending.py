@@ -123,7 +123,8 @@ class Sending:
                 )
             except BadRequest as error:
                 # Too long, too wide, no picture after all: as a file it still arrives.
-                if not any(word in error.message for word in ("PHOTO", "IMAGE", "photo")):
+                said = error.message.lower()
+                if "photo" not in said and "image" not in said:
                     raise
         return await self._wire.send_document(
             spot.chat,

@@ -158,12 +158,19 @@ def as_send_error(error: TelegramError) -> SendError:
     if isinstance(error, InvalidToken):
         return SendError("token", stop_channel=True)
     if isinstance(error, BadRequest):
-        gone = "not found" in error.message.lower()
-        reason = "unreachable" if gone else "bug"
-        return SendError(reason, permanent=True, detail=error.message)
+        return SendError(_reason(error.message.lower()), permanent=True, detail=error.message)
     if isinstance(error, NetworkError):
         return _lost(error)
     return SendError("answer", unknown=True, detail=type(error).__name__)
+
+
+def _reason(said: str) -> str:
+    """Why what was asked cannot be done, as one word of the ledger."""
+    if "not found" in said:
+        return "unreachable"
+    if "too big" in said:
+        return "too_large"
+    return "rights" if "rights" in said or "restricted" in said or "forbidden" in said else "bug"
 
 
 def _lost(error: NetworkError) -> SendError:
