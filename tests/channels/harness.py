@@ -139,11 +139,17 @@ def settings_for(folder: Path, **values: Any) -> Settings:
     return demo_settings(database_url=f"sqlite:///{folder}/bot.db", **OFFICE, **values)
 
 
-def installed(settings: Settings, clock: Clock, channel: Channel, *more: Command) -> App:
-    """An installation with this one channel and empty tables."""
+def installed(
+    settings: Settings,
+    clock: Clock,
+    channel: Channel,
+    *more: Command,
+    known: Catalog | None = None,
+) -> App:
+    """An installation with this channel alone and empty tables; it knows `more`, or `known`."""
     name = channel.facts.name
     services = services_for(
-        settings, {name: channel.facts}, keys=KEYS, clock=clock, catalog=catalog(*more)
+        settings, {name: channel.facts}, keys=KEYS, clock=clock, catalog=known or catalog(*more)
     )
     METADATA.create_all(services.database.engine)
     return App(services, {name: channel}, alone=True)

@@ -6,12 +6,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 
 from bot.app import App
+from bot.catalog import Catalog
 from bot.channels.callback import Patience
 from bot.channels.envelope import Envelope
+from bot.channels.wechat.callback import SLOW
 from bot.channels.wechat.channel import WeChatChannel
 from bot.commands import Command
 from bot.messages import Address
@@ -41,7 +44,7 @@ PROMPTLY = 20.0  # real seconds after which a test is told that nothing comes an
 SHORT = aiohttp.ClientTimeout(sock_connect=1, sock_read=0.3)
 
 
-def wechat_settings(folder: Path, account: Account, api_base: str, **values: str) -> Settings:
+def wechat_settings(folder: Path, account: Account, api_base: str, **values: Any) -> Settings:
     """Settings as the account's console shows them."""
     return settings_for(
         folder,
@@ -158,16 +161,20 @@ async def running(
     *commands: Command,
     platforms: Platforms | None = None,
     patience: Patience | None = None,
-    **values: str,
+    known: Catalog | None = None,
+    slow: float = SLOW,
+    **values: Any,
 ) -> AsyncIterator[OnWeChat]:
     """An installation that the emulated platform calls; 王小雁 follows it.
 
-    `platforms` must not have been entered.
+    `platforms` must not have been entered. With `known` it says what the real one says.
     """
     async with platforms or Platforms() as emulated:
         settings = wechat_settings(folder, emulated.wechat.account, f"{emulated.url}/mp", **values)
-        channel = WeChatChannel(settings, emulated.clock, patience=patience, timeout=SHORT)
-        app = installed(settings, emulated.clock, channel, *commands)
+        channel = WeChatChannel(
+            settings, emulated.clock, patience=patience, timeout=SHORT, slow=slow
+        )
+        app = installed(settings, emulated.clock, channel, *commands, known=known)
         async with serving(app) as url:
             emulated.wechat.connect(f"{url}/callback/wechat")
             made = OnWeChat(emulated, channel, app, url)
