@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 from sqlalchemy import UniqueConstraint, func, update
 from sqlmodel import Field, Session, SQLModel, col, delete, select
@@ -17,7 +17,10 @@ LAG = timedelta(seconds=2)
 """How long the platform's roster may stay behind its own events; doubles with each reading."""
 PATIENCE = 5
 """After so many readings of another version than was promised, what was read is believed."""
+NEWCOMERS = "welcome"
+"""The user of an address to which the words for newcomers are sent."""
 IN_TOUCH = "收发消息"
+_BEIJING = timezone(timedelta(hours=8))
 
 
 class CustomerGroup(SQLModel, table=True):
@@ -321,15 +324,21 @@ def forget_leavers(session: Session, before: datetime) -> int:
 # - what staff must still tap -
 
 
-def tasks_since(session: Session, group_id: int, since: datetime) -> int:
-    """How many messages a group was given or is to be given by staff since a moment."""
-    return session.exec(
+def room_left(session: Session, group_id: int, now: datetime) -> int:
+    """How many more messages staff may send to a group this month in Beijing.
+
+    The platform lets through as many as the month has days; one taken back does not count.
+    """
+    first = now.astimezone(_BEIJING).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    days = ((first + timedelta(days=32)).replace(day=1) - first).days
+    used = session.exec(
         select(func.count(col(StaffTask.id))).where(
             StaffTask.group_id == group_id,
-            col(StaffTask.made_at) >= since,
+            col(StaffTask.made_at) >= first,
             col(StaffTask.outcome).in_(["", State.SENT]),
         )
     ).one()
+    return max(0, days - used)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from bot.channels.wecom.group.reading import (
     Told,
     read,
 )
-from bot.channels.wecom.group.tasks import LOOK, TaskKeeper, month_of
+from bot.channels.wecom.group.tasks import LOOK, TaskKeeper
 from bot.channels.wecom.group.wire import GroupWire
 from bot.clock import Clock
 from bot.context import ChannelFacts, Services
@@ -37,11 +37,9 @@ from bot.settings import Settings
 from storage import customer_groups as groups
 from storage import leases
 from storage.cursors import move_cursor, read_cursor
-from storage.customer_groups import StaffTask
+from storage.customer_groups import NEWCOMERS, StaffTask
 from storage.db import Database
 
-WELCOME = "welcome"
-"""The user of the address to which the words for newcomers are sent."""
 POLL = 5.0  # seconds between two looks at what is due
 EVERY = timedelta(hours=6)  # between two looks at all groups: an event may never have arrived
 LEASE = timedelta(seconds=60)
@@ -142,7 +140,7 @@ class GroupChannel:
     async def _words(self, happening: Happening) -> str:
         """What the rest of the bot says to somebody who has just come."""
         assert self._receive is not None, "routes come before anything is heard"
-        sender = Address(NAME, self._settings.wecom_corp_id, WELCOME)
+        sender = Address(NAME, self._settings.wecom_corp_id, NEWCOMERS)
         now = self._clock.now()
         event = Inbound(secrets.token_hex(8), sender, happening, now, Kind.EVENT)
         parts = await self._receive(event, self._patience.one_try)
@@ -233,7 +231,7 @@ class GroupChannel:
             raise SendError("not_configured", permanent=True)
         if part.file is not None:
             raise SendError("no_files", permanent=True)
-        if address.user == WELCOME:
+        if address.user == NEWCOMERS:
             return await self._keep_welcome(part.text)
         group_id, owner = await asyncio.to_thread(self._room_for_one_more, str(address))
         msgid = await self._wire.ask(owner, address.user, part.text)
@@ -242,12 +240,12 @@ class GroupChannel:
 
     def _room_for_one_more(self, address: str) -> tuple[int, str]:
         """The group's id and owner; raises SendError where the month's sends are used up."""
-        first, most = month_of(self._clock.now())
+        now = self._clock.now()
         with self._database.session() as session:
             group = groups.group_at(session, address)
             if group.dismissed_at is not None or not group.owner or group.id is None:
                 raise SendError("unreachable", permanent=True, detail="no such group")
-            if groups.tasks_since(session, group.id, first) >= most:
+            if not groups.room_left(session, group.id, now):
                 raise SendError("quota", permanent=True, detail="month")
             return group.id, group.owner
 
@@ -259,7 +257,7 @@ class GroupChannel:
             )
 
     async def _keep_welcome(self, text: str) -> str:
-        name = f"{NAME}:{WELCOME}"
+        name = f"{NAME}:{NEWCOMERS}"
 
         def known() -> str:
             with self._database.reading() as session:
@@ -304,13 +302,13 @@ class GroupChannel:
         return [Finding(True, f"客户群{len(chats)}个"), *await asyncio.to_thread(self._known)]
 
     def _known(self) -> list[Finding]:
-        first, most = month_of(self._clock.now())
+        now = self._clock.now()
         found = []
         with self._database.reading() as session:
             for group in groups.live_groups(session):
-                used = groups.tasks_since(session, group.id or 0, first)
-                what = f"「{group.name}」本月群发还可{max(0, most - used)}次"
-                found.append(Finding(used < most, what, "" if used < most else "下月再发"))
+                left = groups.room_left(session, group.id or 0, now)
+                what = f"「{group.name}」本月群发还可{left}次"
+                found.append(Finding(left > 0, what, "" if left else "平台按月限次，下月再发"))
             if groups.nobody_recognised(session):
                 advice = (
                     "群成员没有 unionid，对不上公众号的关注者。请在「客户联系→客户→API→"

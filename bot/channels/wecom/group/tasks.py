@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import structlog
 from sqlmodel import Session
@@ -126,10 +126,3 @@ def _unwritten(session: Session, provider_id: str) -> bool:
     """Does no row bear this id yet? It is written after the call that gave it."""
     query = mailbox.TABLE.select().where(mailbox.TABLE.c.provider_id == provider_id).limit(1)
     return session.connection().execute(query).first() is None
-
-
-def month_of(now: datetime) -> tuple[datetime, int]:
-    """When this month began in Beijing, and how many days it has."""
-    first = now.astimezone(BEIJING).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    after = (first + timedelta(days=32)).replace(day=1)
-    return first, (after - first).days
