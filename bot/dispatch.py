@@ -241,9 +241,21 @@ class Dispatcher:
         for loop in loops:
             mine = [one for one in done if one[0].loop is loop]
             if loop is None or loop.is_closed():
-                _settle(mine)
+                self._settle(mine)
             else:
-                loop.call_soon_threadsafe(_settle, mine)
+                loop.call_soon_threadsafe(self._settle, mine)
+
+    def _settle(self, done: Sequence[_Done]) -> None:
+        """Give each waiter its answer, or the reason why there is none."""
+        for waiting, parts, error in done:
+            if waiting.future.done():
+                if waiting.abandoned and parts:
+                    # Given up between its answer and its commit: the inbox has what nobody took.
+                    self._queue.put(Waiting(waiting.inbound, abandoned=True))
+            elif error is None:
+                waiting.future.set_result(parts)
+            else:
+                waiting.future.set_exception(error)
 
     # - one transaction -
 
@@ -253,13 +265,17 @@ class Dispatcher:
         answers: list[tuple[Part, ...]] = []
         with self.services.database.transaction() as connection:
             seen = HotPath(connection).seen([w.inbound.key for w in batch])
-            fresh = [w.inbound for w in batch if w.inbound.key not in seen]
+            fresh = [w.inbound for w in batch if w.inbound.key not in seen or w.abandoned]
             senders = self._senders(connection, fresh, now)
             done: set[int] = set()
             for waiting in batch:
                 inbound = waiting.inbound
                 if inbound.key in seen:
-                    answers.append(self._repeated(seen[inbound.key]))
+                    reply = seen[inbound.key]
+                    answers.append(load_reply(reply).parts if reply else ())
+                    if waiting.abandoned and reply:
+                        sender = senders[str(inbound.sender)]
+                        written.outbox.append(self._late_row(connection, inbound, sender, reply))
                     continue
                 sender = senders[str(inbound.sender)]
                 if sender.person_id and sender.person_id in done:
@@ -276,8 +292,12 @@ class Dispatcher:
             self.wake()
         return answers
 
-    def _repeated(self, reply: str | None) -> tuple[Part, ...]:
-        return load_reply(reply).parts if reply else ()
+    def _late_row(
+        self, connection: Connection, inbound: Inbound, sender: Sender, reply: str
+    ) -> dict[str, Any]:
+        context = Context(self.services, connection, inbound, sender, self.services.clock.now())
+        facts = self.services.channels[inbound.sender.channel]
+        return self._answer_row(context, load_reply(reply), facts)
 
     def _senders(
         self, connection: Connection, messages: Sequence[Inbound], now: datetime
@@ -736,17 +756,6 @@ class Dispatcher:
                 if row is not None:
                     context.outgoing.append(row)
         return say(f"出了点问题（编号 {number}），已告知工作人员。您刚才说的没有保存，请稍后再试。")
-
-
-def _settle(done: Sequence[_Done]) -> None:
-    """Give each waiter its answer, or the reason why there is none."""
-    for waiting, parts, error in done:
-        if waiting.future.done():
-            continue
-        if error is None:
-            waiting.future.set_result(parts)
-        else:
-            waiting.future.set_exception(error)
 
 
 class _TooCloseTogether(Exception):

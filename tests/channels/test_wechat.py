@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -25,6 +26,7 @@ from bot.channels.wechat.menu import Button, client, read_menu
 from bot.clock import SystemClock
 from bot.commands import Command, command
 from bot.context import Context, outbox_row
+from bot.dispatch import Waiting
 from bot.errors import SendError
 from bot.installation import load_settings
 from bot.messages import Address, File, Inbound, Part, Reply, load_reply, say
@@ -206,6 +208,20 @@ async def test_fact_5_an_answer_that_misses_every_try_leaves_by_itself(tmp_path:
         await on.says(WANG, "回声 后来")
         assert slow.runs == 1
         assert sorted(on.heard(WANG)[-2:]) == ["后来", "慢慢来"]
+
+
+async def test_an_answer_given_up_while_it_is_written_down_leaves_once(wechat: OnWeChat) -> None:
+    await wechat.says(WANG, "回声 先来")
+    said = Inbound("77", Address.parse(wechat.address(WANG)), "回声 迟到", wechat.clock.now())
+    given_up: asyncio.Future[tuple[Part, ...]] = asyncio.get_running_loop().create_future()
+    waiting = Waiting(said, given_up)
+    wechat.app.dispatcher.work([waiting])
+    waiting.abandoned = True
+    given_up.set_exception(TimeoutError())
+    with contextlib.suppress(TimeoutError):
+        await given_up
+    await wechat.says(WANG, "回声 后来")
+    assert sorted(wechat.heard(WANG)[-2:]) == ["后来", "迟到"]
 
 
 async def test_fact_5_a_try_we_give_up_is_answered_by_any_other_replica(tmp_path: Path) -> None:
