@@ -525,7 +525,10 @@ class WeComBot:
     async def _deliver(self, push: Push) -> None:
         """Messages are tried again, events of cards are not."""
         tries = 1 if push.kind == "template_card_event" else self.rules.tries
-        for _number in range(tries):
+        for number in range(tries):
+            if number:
+                rest = push.tries[-1].at + self.rules.patience - self.clock.timestamp()
+                await self.clock.wait(max(rest, 0.0))
             body = await self._attempt(push, push.fields)
             if body is not None:
                 self._take(push, body)
