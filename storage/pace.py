@@ -2,10 +2,11 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Connection, or_
+from sqlalchemy import BigInteger, Connection
 from sqlmodel import Field, SQLModel, col, delete, select
 
 from storage.columns import to_millis
+from storage.driver import execute
 from storage.mailbox import on_conflict_base
 
 LONGEST_MS = 3_600_000
@@ -22,6 +23,14 @@ class ChatPace(SQLModel, table=True):
     chat: str = Field(primary_key=True)
     free_at: int = Field(sa_type=BigInteger)
     recent: str = ""
+
+
+# For every message that leaves: written out once, in the driver's own words.
+_TAKE = (
+    "INSERT INTO chat_pace (chat, free_at, recent) VALUES (?, ?, ?) ON CONFLICT (chat) "
+    "DO UPDATE SET free_at = excluded.free_at, recent = excluded.recent "
+    "WHERE chat_pace.free_at <= ? OR chat_pace.free_at > ? RETURNING chat"
+)
 
 
 def take_turn(
@@ -43,16 +52,9 @@ def take_turn(
         if 0 < wait <= LONGEST_MS:
             return wait
         recent = [*recent, clock][-most[0] :]
-    values = {"free_at": clock + gap_ms, "recent": ",".join(str(at) for at in recent)}
-    statement = on_conflict_base(connection, ChatPace).values(chat=chat, **values)
-    taken = connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["chat"],
-            set_=values,
-            where=or_(col(ChatPace.free_at) <= clock, col(ChatPace.free_at) > clock + LONGEST_MS),
-        ).returning(col(ChatPace.chat))
-    ).first()
-    if taken is not None:
+    latest = clock + LONGEST_MS
+    kept = ",".join(str(at) for at in recent)
+    if execute(connection, _TAKE, (chat, clock + gap_ms, kept, clock, latest)).fetchall():
         return 0
     free_at = connection.execute(
         select(col(ChatPace.free_at)).where(col(ChatPace.chat) == chat)
