@@ -18,7 +18,7 @@ from bot.messages import File
 DEAD_TOKEN = frozenset({40001, 40014, 42001})
 
 # Asked for again while it lives, the platform gives the same token: asking sooner wins nothing.
-RENEW_BEFORE = timedelta(seconds=60)
+RENEW_BEFORE = timedelta(0)
 STOPPED = 300.0  # seconds between two looks whether a person has mended the app
 FULL = 60.0  # seconds until a frequency limit is tried again
 
