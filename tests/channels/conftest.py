@@ -10,7 +10,7 @@ import pytest
 
 from tests.channels.harness import Harness
 
-CHANNELS = ("memory", "telegram", "wechat", "wecom_bot", "wecom_bot_socket")
+CHANNELS = ("memory", "telegram", "wechat", "wecom_bot", "wecom_bot_socket", "wecom", "wecom_kf")
 """Each has a module `on_<name>.py` beside this one."""
 
 
@@ -38,5 +38,7 @@ def _fits(item: pytest.Item) -> bool:
         return True
     platform = importlib.import_module(f"tests.channels.on_{chosen['harness']}")
     if item.get_closest_marker("webhook") is not None and not platform.WEBHOOK:
+        return False
+    if getattr(item, "originalname", "") in getattr(platform, "CANNOT", ()):
         return False
     return chosen.get("trouble") is None or chosen["trouble"] in platform.TROUBLES
