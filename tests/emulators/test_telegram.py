@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import re
 from collections.abc import AsyncIterator
@@ -428,3 +429,115 @@ async def test_an_update_that_nobody_can_read_is_delivered_as_it_is(
     platforms.telegram.poison()
     await product.count(1)
     assert re.fullmatch(rb'\{"update_id": \d+, "message": \{\}\}', product.received[0][1])
+
+
+async def test_only_a_supergroup_has_topics_and_they_are_named_by_thread(
+    platforms: Platforms, client: Client
+) -> None:
+    telegram = platforms.telegram
+    telegram.person(WANG, "王小雁")
+    with pytest.raises(ValueError, match="supergroup"):
+        telegram.topic(telegram.group("小群", [WANG]), "活动")
+    group = telegram.group("鸿雁群", [WANG], supergroup=True)
+    topic = telegram.topic(group, "活动")
+    telegram.say(WANG, "/help", group, topic=topic)
+    message = (await client.bot("getUpdates"))["result"][-1]["message"]
+    assert (message["message_thread_id"], message["is_topic_message"]) == (topic, True)
+    assert message["chat"]["is_forum"]
+    sent = await client.bot("sendMessage", chat_id=group, text="信", message_thread_id=topic)
+    gone = await client.bot("sendMessage", chat_id=group, text="信", message_thread_id=99)
+    assert sent["result"]["message_thread_id"] == topic
+    assert gone["description"] == "Bad Request: message thread not found"
+    assert (telegram.heard_in(group, topic), telegram.heard_in(group, None)) == (["信"], [])
+
+
+CONTACT_KEY = {"keyboard": [[{"text": "发送我的手机号", "request_contact": True}]]}
+
+
+@pytest.mark.usefixtures("people")
+async def test_a_number_is_shared_by_a_key_in_a_private_chat_only(
+    platforms: Platforms, client: Client
+) -> None:
+    telegram = platforms.telegram
+    telegram.start(WANG)
+    with pytest.raises(LookupError):
+        telegram.share_contact(WANG, "8613800001234")
+    await client.bot("sendMessage", chat_id=WANG, text="请发", reply_markup=CONTACT_KEY)
+    telegram.share_contact(WANG, "8613800001234")
+    contact = (await client.bot("getUpdates"))["result"][-1]["message"]["contact"]
+    assert (contact["user_id"], contact["phone_number"]) == (WANG, "8613800001234")
+    assert telegram.chats[WANG].keyboard is None
+    group = telegram.group("鸿雁群", [WANG])
+    refused = await client.bot("sendMessage", chat_id=group, text="请发", reply_markup=CONTACT_KEY)
+    assert "private chats only" in refused["description"]
+
+
+@pytest.mark.usefixtures("people")
+async def test_a_keyboard_stays_until_it_is_taken_away(
+    platforms: Platforms, client: Client
+) -> None:
+    telegram = platforms.telegram
+    telegram.start(WANG)
+    await client.bot("sendMessage", chat_id=WANG, text="请发", reply_markup=CONTACT_KEY)
+    await platforms.clock.advance(1)
+    await client.bot("sendMessage", chat_id=WANG, text="别的")
+    assert telegram.chats[WANG].keyboard is not None
+    await platforms.clock.advance(1)
+    away = {"remove_keyboard": True}
+    await client.bot("sendMessage", chat_id=WANG, text="好了", reply_markup=away)
+    assert telegram.chats[WANG].keyboard is None
+
+
+@pytest.mark.usefixtures("people")
+async def test_a_link_to_the_bot_starts_it_with_what_the_link_carries(
+    platforms: Platforms, client: Client
+) -> None:
+    telegram = platforms.telegram
+    group = telegram.group("鸿雁群", [WANG])
+    link = {"text": "私聊", "url": "https://t.me/hongyan_bot?start=go-1"}
+    markup = {"inline_keyboard": [[link]]}
+    await client.bot("sendMessage", chat_id=group, text="请私聊", reply_markup=markup)
+    telegram.follow_link(WANG, "私聊", group)
+    telegram.scan(LI, "https://t.me/hongyan_bot")
+    texts = [update["message"]["text"] for update in (await client.bot("getUpdates"))["result"][1:]]
+    assert texts == ["/start go-1", "/start"]
+    with pytest.raises(ValueError, match="does not lead"):
+        telegram.scan(WANG, "https://t.me/other_bot?start=1")
+    with pytest.raises(ValueError, match="payload"):
+        telegram.start(WANG, "太" * 3)
+
+
+@pytest.mark.usefixtures("people")
+async def test_what_is_no_picture_is_refused_as_one(platforms: Platforms, client: Client) -> None:
+    platforms.telegram.start(WANG)
+    url = f"{platforms.url}/bot{platforms.telegram.token}/sendPhoto"
+    said = []
+    for content in (b"\x89PNG", b"text", b"\x89PNG" + b"0" * (10 * 1024 * 1024)):
+        form = aiohttp.FormData({"chat_id": str(WANG)})
+        form.add_field("photo", io.BytesIO(content), filename="a.png")
+        async with client.session.post(url, data=form) as response:
+            said.append((await response.json()).get("description", ""))
+    assert said == [
+        "",
+        "Bad Request: IMAGE_PROCESS_FAILED",
+        "Bad Request: file is too big",
+    ]
+
+
+@pytest.mark.usefixtures("people")
+async def test_an_old_message_can_no_longer_be_edited(platforms: Platforms, client: Client) -> None:
+    platforms.telegram.start(WANG)
+    sent = (await client.bot("sendMessage", chat_id=WANG, text="信"))["result"]["message_id"]
+    await platforms.clock.advance(platforms.telegram.rules.edit_life + 1)
+    late = await client.bot("editMessageText", chat_id=WANG, message_id=sent, text="新")
+    assert late["description"] == "Bad Request: message can't be edited"
+
+
+async def test_each_scope_has_a_menu_of_its_own(client: Client) -> None:
+    group = {"type": "all_group_chats"}
+    help = [{"command": "help", "description": "帮助"}]
+    await client.bot("setMyCommands", commands=help, scope=group)
+    found = [
+        (await client.bot("getMyCommands", **more))["result"] for more in ({"scope": group}, {})
+    ]
+    assert found == [help, []]
