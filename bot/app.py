@@ -24,6 +24,7 @@ from bot.messages import Inbound, Part
 from bot.settings import Settings
 from storage.columns import KeyRing
 from storage.db import Database
+from storage.wakeups import Listener
 
 CHANNELS: Mapping[str, str] = {
     "wechat": "bot.channels.wechat",
@@ -32,6 +33,7 @@ CHANNELS: Mapping[str, str] = {
     "wecom_bot": "bot.channels.wecom.bot",
     "wecom_group": "bot.channels.wecom.group",
     "wecom_kf": "bot.channels.wecom.kf",
+    "wecom_webhook": "bot.channels.wecom.webhook",
 }
 """Name in HONGYAN_CHANNELS → module with a function `build(settings, services_clock)`."""
 
@@ -88,8 +90,10 @@ class App:
         self.dispatcher.start()
         tasks: list[asyncio.Task[None]] = []
         scheduler = AsyncIOScheduler()
+        listener: Listener | None = None
         if "worker" in wanted:
             tasks.append(asyncio.create_task(self.delivery.run(), name="delivery"))
+            listener = Listener(self.services.database.engine, self.delivery.wake)
             scheduler.add_job(
                 asyncio.to_thread,
                 "interval",
@@ -114,6 +118,8 @@ class App:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.to_thread(self.dispatcher.stop)
+            if listener is not None:
+                await asyncio.to_thread(listener.close)
             for channel in self.channels.values():
                 await channel.close()
 

@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 from storage.columns import ring_of, to_millis
 from storage.driver import execute
 from storage.mailbox import State
+from storage.wakeups import announce
 
 _SEEN = "SELECT key, reply FROM inbox WHERE key IN ({among})"
 _CONTACTS = "SELECT address, id, person_id FROM contact WHERE address IN ({among})"
@@ -139,6 +140,7 @@ class HotPath:
         """What waited for these people to speak may go."""
         if addresses:
             self._run(_REOPEN.format(among=self._marks(len(addresses))), tuple(addresses))
+            announce(self._connection)
 
     def remember(self, rows: Sequence[tuple[str, int | None, datetime, str | None]]) -> None:
         """Write (key, person, received, reply) into the inbox; a known key is an error."""

@@ -40,6 +40,7 @@ from storage.campaigns import Campaign, CampaignState
 from storage.columns import EncryptedText, UtcDateTime, personal, to_millis
 from storage.driver import execute
 from storage.people import ALL_TOPICS, ConsentNow, Contact, Person, Unsubscription
+from storage.wakeups import announce
 
 ROW_ID = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers only INTEGER keys itself
 
@@ -282,6 +283,7 @@ def enqueue(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows whose (occasion, recipient) is new; the others are left as they are."""
     if rows:
         connection.execute(on_conflict_nothing(connection, TABLE), list(rows))
+        announce(connection)
 
 
 def reopen(connection: Connection, address: str, purposes: Iterable[str]) -> int:
@@ -760,6 +762,7 @@ def hold(connection: Connection, campaign_id: int) -> int:
 
 def resume(connection: Connection, campaign_id: int) -> int:
     """Let a held campaign go on."""
+    announce(connection)
     return _move(connection, campaign_id, (State.HELD,), State.QUEUED)
 
 
