@@ -181,9 +181,11 @@ class Errands:
             await self._not_pushed(cover, error)
             return
         job = str(answer.get("msg_id") or "")
-        now = self._services.clock.now()
         known = CoverState.ACCEPTED if job else CoverState.UNKNOWN
-        await self._move(cover, known, job=job, looked_at=now, total=len(addresses))
+        # Of one taken before, the platform may have told the end while we did not know its number.
+        again = answer.get("errcode") in SAME_KEY
+        looked_at = None if again else self._services.clock.now()
+        await self._move(cover, known, job=job, looked_at=looked_at, total=len(addresses))
 
     def _keep_pace(self) -> None:
         """Raises SendError where the platform would refuse one more in this minute."""
