@@ -31,7 +31,9 @@ def hotline(context: Context, _argument: str) -> Reply:
     wins=True,
 )
 def human(context: Context, _argument: str) -> Reply:
-    """Tell a coordinator, once a day for each person, and give the number."""
+    """Tell a coordinator, once a day for each person, and give the number; a person goes on where
+    the platform has the staff answer.
+    """
     told = [
         context.send(
             person_id,
@@ -44,7 +46,7 @@ def human(context: Context, _argument: str) -> Reply:
     ]
     context.audit("human.asked", f"person:{context.person_id}")
     passed_on = "已转告工作人员，会尽快与您联系。" if any(told) else ""
-    return say(f"{passed_on}{_number(context)}{EMERGENCY}")
+    return say(f"{passed_on}{_number(context)}{EMERGENCY}").handing_over()
 
 
 @command("政策", "返乡就业", help="政策：怎样拿到惠企、人才和返乡就业政策", group=True, reads=True)

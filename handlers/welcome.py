@@ -63,11 +63,23 @@ def _listed(context: Context, command: Command) -> bool:
 def _event(context: Context) -> Reply:
     if context.inbound.chat.group is not None:
         return _newcomer(context, context.inbound.chat.group)
+    if context.services.channels[context.inbound.sender.channel].one_way:
+        return _elsewhere(context)
     invited = scenes.arrived(context)
     if context.inbound.text in (Happening.FOLLOW, Happening.JOINED, Happening.UNBLOCKED):
         hello = f"{invited}\n\n{_menu(context)}" if invited else _menu(context)
         return say(hello, "登记", "活动", "隐私")
     return say(invited, "活动", "登记") if invited else SILENCE
+
+
+def _elsewhere(context: Context) -> Reply:
+    """For who came where nobody is heard: the channel adds the way to where they are."""
+    if context.inbound.text != Happening.FOLLOW:
+        return SILENCE
+    return say(
+        f"您好，这里是{here(context).title}。登记、报名活动、收家乡的信，"
+        "请先关注公众号，再对公众号说「登记」。"
+    )
 
 
 def _newcomer(context: Context, group: Address) -> Reply:

@@ -137,6 +137,17 @@ def group_at(session: Session, address: str) -> CustomerGroup:
     return found
 
 
+def known_group(session: Session, address: str) -> CustomerGroup | None:
+    """The group of an address, if it still is and has an owner."""
+    return session.exec(
+        select(CustomerGroup).where(
+            CustomerGroup.address == address,
+            col(CustomerGroup.dismissed_at).is_(None),
+            CustomerGroup.owner != "",
+        )
+    ).first()
+
+
 def apply_change(session: Session, change: RosterChange, now: datetime) -> bool:
     """Take an event over if it fits the roster we have; else have the roster read again.
 
@@ -146,8 +157,10 @@ def apply_change(session: Session, change: RosterChange, now: datetime) -> bool:
     group = group_at(session, change.address)
     if change.after and change.after == group.version:
         return False
-    group.expected = change.after or group.expected
     fits = bool(change.before and change.after) and change.before == group.version
+    overtaken = fits and group.expected != group.version
+    if not overtaken:  # else a later event has already promised more
+        group.expected = change.after or group.expected
     if fits:
         _come(session, group, change.joined, now)
         _go(session, group, change.left, now)
@@ -168,6 +181,7 @@ def want_roster(session: Session, address: str, now: datetime) -> None:
     """Have a group's roster read at once."""
     group = group_at(session, address)
     group.due_at, group.reads, group.dismissed_at = now, 0, None
+    group.expected = ""  # nothing was promised, so whatever is read is believed
     session.add(group)
     session.flush()
 

@@ -46,8 +46,18 @@ LEASE = timedelta(seconds=60)
 GREETING = timedelta(seconds=20)
 PAUSE = 1.0  # seconds until a greeting is tried again
 
+FRIENDS_DOOR = "friends"
+"""In whose name a new friend of the staff is announced; nobody is reached there."""
+
+# Words for a new friend are given back at once, so that they can leave while the code lives.
 FACTS = ChannelFacts(
-    NAME, text_bytes=4000, buttons=False, label="企业微信客户群", anonymous=True, one_way=True
+    NAME,
+    inline=1,
+    text_bytes=4000,
+    buttons=False,
+    label="企业微信客户群",
+    anonymous=True,
+    one_way=True,
 )
 
 log = structlog.get_logger()
@@ -128,7 +138,9 @@ class GroupChannel:
         until = self._clock.now() + GREETING
         while self._clock.now() < until:
             try:
-                await self._wire.greet(code, await self._words(Happening.FOLLOW))
+                words = await self._words(Happening.FOLLOW)
+                if words:
+                    await self._wire.greet(code, words)
             except SendError as error:
                 log.warning("not_greeted", channel=NAME, detail=error.detail or error.reason)
                 if error.permanent or error.stop_channel:
@@ -140,7 +152,7 @@ class GroupChannel:
     async def _words(self, happening: Happening) -> str:
         """What the rest of the bot says to somebody who has just come."""
         assert self._receive is not None, "routes come before anything is heard"
-        sender = Address(NAME, self._settings.wecom_corp_id, NEWCOMERS)
+        sender = Address(NAME, self._settings.wecom_corp_id, FRIENDS_DOOR)
         now = self._clock.now()
         event = Inbound(secrets.token_hex(8), sender, happening, now, Kind.EVENT)
         parts = await self._receive(event, self._patience.one_try)
@@ -241,9 +253,9 @@ class GroupChannel:
     def _room_for_one_more(self, address: str) -> tuple[int, str]:
         """The group's id and owner; raises SendError where the month's sends are used up."""
         now = self._clock.now()
-        with self._database.session() as session:
-            group = groups.group_at(session, address)
-            if group.dismissed_at is not None or not group.owner or group.id is None:
+        with self._database.reading() as session:
+            group = groups.known_group(session, address)
+            if group is None or group.id is None:
                 raise SendError("unreachable", permanent=True, detail="no such group")
             if not groups.room_left(session, group.id, now):
                 raise SendError("quota", permanent=True, detail="month")
