@@ -52,6 +52,7 @@ class ChannelFacts:
     platform makes codes that tell by which of them somebody came. `idempotent`: a bubble sent twice
     with the same key arrives once, so nothing stays unknown. `one_way`: nobody is heard there.
     `apart`: kinds of messages that the platform's own answer has no room for, whatever `inline` is.
+    `groups`: those of the staff that the settings name, with what people call them.
     """
 
     name: str
@@ -74,6 +75,7 @@ class ChannelFacts:
     idempotent: bool = False
     one_way: bool = False
     apart: frozenset[str] = frozenset()
+    groups: Mapping[Address, str] = field(default_factory=dict)
 
     def lane(self, *, urgent: bool) -> str:
         """The lane a message takes: answers and urgent notices never wait behind a campaign."""
@@ -115,6 +117,15 @@ class Services:
             name: scopes.get(facts.policy, "")
             for name, facts in self.channels.items()
             if not facts.anonymous
+        }
+
+    @property
+    def groups(self) -> Mapping[Address, str]:
+        """The groups of the staff that may be told what is public, with what people call them."""
+        return {
+            address: name
+            for facts in self.channels.values()
+            for address, name in facts.groups.items()
         }
 
 

@@ -15,6 +15,7 @@ from tests.emulators.telegram import Telegram
 from tests.emulators.wechat import WeChat
 from tests.emulators.wecom import WeCom
 from tests.emulators.wecom_bot import WeComBot
+from tests.emulators.wecom_webhook import WeComWebhook
 
 START = datetime(2026, 9, 22, 1, 0, tzinfo=UTC)
 """Tuesday morning, 9 o'clock in Beijing, three days before 中秋."""
@@ -38,6 +39,7 @@ class Platforms:
         self.telegram = telegram or Telegram(self.clock)
         self.wecom = wecom or WeCom(self.clock)
         self.wecom_bot = wecom_bot or WeComBot(self.clock)
+        self.wecom_webhook = WeComWebhook(self.wecom)
         self._port = port
         self._runner: web.AppRunner | None = None
         self.url = ""
@@ -49,6 +51,7 @@ class Platforms:
             "telegram": self.telegram,
             "wecom": self.wecom,
             "wecom_bot": self.wecom_bot,
+            "wecom_webhook": self.wecom_webhook,
             "clock": self.clock,
         }
         app.add_routes([*self.wechat.routes(), *self.telegram.routes()])

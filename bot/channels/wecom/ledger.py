@@ -40,7 +40,7 @@ class Ledger:
 
     async def begin(self, address: Address, content: str, key: str) -> Try:
         """Take the member's turn and begin a try; raises SendError where there is no turn now."""
-        wait, begun = await _or_later(lambda: self._begin(str(address), content, key))
+        wait, begun = await or_later(lambda: self._begin(str(address), content, key))
         if wait:
             raise SendError("pace", retry_after=wait / 1000, only_here=True)
         return begun
@@ -76,7 +76,7 @@ class Ledger:
                 bubbles.keep_bubble(connection, owner, topic, "", now)
                 return code
 
-        return await _or_later(work)
+        return await or_later(work)
 
     async def keep_card(self, address: Address, topic: str, code: str) -> None:
         def work() -> None:
@@ -105,7 +105,7 @@ class Ledger:
         return self._keys.digest(address), self._keys.digest(content)
 
 
-async def _or_later(work: Callable[[], T]) -> T:
+async def or_later(work: Callable[[], T]) -> T:
     """Without the tables nothing may leave; the outbox tries again."""
     try:
         return await asyncio.to_thread(work)
