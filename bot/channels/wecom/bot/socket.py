@@ -60,6 +60,7 @@ LONG_PAUSE = 3600.0  # seconds until we try again where a person must look
 HEARINGS = 10  # tries to take a message: the platform tells it once
 LEAVING = 5.0  # seconds to take what was heard before we go
 REMEMBERED = 1000
+LINE = "智能机器人的长连接"
 
 _BUSY, _OFTEN = -1, 45009
 _COME_AGAIN = frozenset({_BUSY, _OFTEN, 45033})
@@ -451,37 +452,37 @@ class SocketBot:
     async def probe(self) -> Sequence[Finding]:
         """Is the platform reached, and does it take our BotID and Secret?
 
-        Nothing is tried while a process of ours holds the connection: a second one would end it.
+        A second connection would end the one that a process of ours may hold: the secret is only
+        tried with the lease in hand.
         """
         missing = self.check()
         if missing:
-            return [Finding(False, "智能机器人的设置", "；".join(missing))]
+            return [Finding(False, LINE, "；".join(missing))]
+        if not self._memory.attached:
+            return [await self._try(secret=False)]
         lease = _Lease(self._memory, f"{NAME}:{self._account}")
+        if not await lease.take():
+            return [Finding(True, f"{LINE}：正由运行中的 hongyan serve 保持")]
         try:
-            if self._memory.attached and not await lease.take():
-                return [Finding(True, "智能机器人的长连接正由运行中的 hongyan serve 保持")]
-            return [await self._try()]
+            return [await self._try(secret=True)]
         finally:
-            if self._memory.attached:
-                await lease.give_back()
+            await lease.give_back()
 
-    async def _try(self) -> Finding:
-        what = "智能机器人的长连接"
+    async def _try(self, *, secret: bool) -> Finding:
+        url = self._settings.wecom_bot_url
         try:
-            async with wired(
-                self._settings.wecom_bot_url, lambda _id, _body: None, self._sleep, self._ack
-            ) as wire:
-                await self._subscribe(wire)
+            async with wired(url, lambda _id, _body: None, self._sleep, self._ack) as wire:
+                if secret:
+                    await self._subscribe(wire)
         except NotConnected as error:
-            advice = f"连不上 {self._settings.wecom_bot_url}（{error}）：请检查网络、代理与证书"
-            return Finding(False, what, advice)
+            return Finding(False, LINE, f"连不上 {url}（{error}）：请检查网络、代理与证书")
         except SendError as error:
             advice = (
                 f"平台不接受（{error.detail or error.reason}）：请到管理后台"
                 "「智能机器人 → API模式」核对 BotID 与 Secret，并确认选的是长连接而不是 URL 回调"
             )
-            return Finding(False, what, advice)
-        return Finding(True, what)
+            return Finding(False, LINE, advice)
+        return Finding(True, LINE if secret else f"{LINE}：连得上（密钥到启动时才试）")
 
 
 class _Lease:
