@@ -517,7 +517,7 @@ class Dispatcher:
         inbound = context.inbound
         if inbound.kind is Kind.EVENT:
             return self._greet(context)
-        if inbound.kind is not Kind.TEXT:
+        if inbound.kind not in (Kind.TEXT, Kind.PRESS):
             return SILENCE
         _text, dropped = scrub(inbound.text)
         if inbound.chat.addressed and (dropped or reaches_somebody(inbound.text)):
