@@ -1,20 +1,28 @@
-"""Runs one benchmark by name, or all; exit code 1 when a promise of its own is broken."""
+"""Runs one benchmark by name, or all; exit code 1 when a promise of its own is broken.
+
+A number after a name sets its size: `fuzz 60` for a minute of it.
+"""
 
 import importlib
 import sys
 
-NAMES = ("inbound", "delivery", "kills")
+NAMES = ("inbound", "delivery", "kills", "fuzz")
+SIZED = ("fuzz",)
 
 
 def main(arguments: list[str]) -> int:
     """Run the named benchmarks in turn."""
-    unknown = [name for name in arguments if name not in NAMES]
-    if unknown:
-        print(
-            f"没有叫 {unknown[0]} 的测量；可用：{'、'.join(NAMES)}", file=sys.stderr
-        )  # it is a command
-        return 2
-    passed = [importlib.import_module(f"benchmarks.{name}").main() for name in arguments or NAMES]
+    chosen: list[tuple[str, list[int]]] = []
+    for word in arguments:
+        if word.isdecimal() and chosen and chosen[-1][0] in SIZED and not chosen[-1][1]:
+            chosen[-1][1].append(int(word))
+        elif word in NAMES:
+            chosen.append((word, []))
+        else:
+            print(f"没有叫 {word} 的测量；可用：{'、'.join(NAMES)}", file=sys.stderr)
+            return 2
+    wanted = chosen or [(name, []) for name in NAMES]
+    passed = [importlib.import_module(f"benchmarks.{name}").main(*size) for name, size in wanted]
     return 0 if all(passed) else 1
 
 
