@@ -74,6 +74,15 @@ REASON_LABELS: Mapping[str, str] = {
     "cancelled": "人工取消",
     "worker_lost": "发送中断",
     "timeout": "超时",
+    "no_answer": "平台没有答复",
+    "no_connection": "连不上平台",
+    "server_error": "平台故障",
+    "unreachable": "渠道不可达",
+    "unreadable": "正文打不开",
+    "linked": "已由另一渠道收到",
+    "unlinked": "渠道已解除",
+    "bug": "程序出错",
+    "vouched": "经核实",
     "notice": "以通知送达",
 }
 LEFT = (State.SENT, State.DELIVERED, State.READ)

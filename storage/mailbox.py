@@ -968,3 +968,32 @@ def forget_replies(connection: Connection, before: datetime, keys_before: dateti
         pruned
         + connection.execute(INBOX.delete().where(INBOX.c.received_at < keys_before)).rowcount
     )
+
+
+def missed(campaign_id: int) -> Any:
+    """A SELECT of (person_id, state, reason) of a campaign's rows that reached nobody, in order."""
+    return (
+        core_select(TABLE.c.person_id, TABLE.c.state, TABLE.c.reason)
+        .where(
+            TABLE.c.campaign_id == campaign_id,
+            TABLE.c.person_id.is_not(None),
+            TABLE.c.state.not_in([State.SENT, State.DELIVERED, State.READ]),
+        )
+        .order_by(TABLE.c.id)
+    )
+
+
+def try_again(connection: Connection, campaign_id: int, states: Sequence[State]) -> int:
+    """Queue a campaign's rows in these final states once more; the gate asks everything again."""
+    moved = connection.execute(
+        update(TABLE)
+        .where(TABLE.c.campaign_id == campaign_id, TABLE.c.state.in_(states))
+        .values(state=State.QUEUED, reason="", attempts=0, owner="")
+    ).rowcount
+    announce(connection)
+    return moved
+
+
+def count_as_sent(connection: Connection, campaign_id: int) -> int:
+    """Somebody vouches that a campaign's uncertain rows have arrived."""
+    return _move(connection, campaign_id, (State.UNKNOWN,), State.SENT, "vouched")
