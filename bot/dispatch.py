@@ -47,6 +47,7 @@ from bot.personal_numbers import reaches_somebody, scrub
 from bot.purposes import ANSWER, TROUBLE
 from bot.text import merged, shape
 from storage import mailbox
+from storage.dialogs import answered_last
 from storage.hotpath import HotPath
 from storage.people import Contact, Role
 
@@ -56,6 +57,7 @@ SEEN_EVERY = timedelta(minutes=10)
 LONGEST = 4096  # characters, as long as Telegram's longest; WeChat's are shorter
 TOO_LONG = f"这条太长了，没有保存，请分几次发，每次不超过{LONGEST}字。"
 NUMBER_DROPPED = "证件号或卡号我们不需要，已丢弃、未保存，建议您撤回刚才那条消息。"
+TAKEN_BACK = "您撤回的那条已删去。"
 GROUP_PRIVATE = "涉及个人信息，请私聊我办理。"
 GROUP_NUMBER = (
     "为保护您的信息，建议撤回刚才那条消息，需要办理请私聊我。紧急情况请直接拨打110、119、120。"
@@ -496,6 +498,8 @@ class Dispatcher:
 
     def _come_in(self, context: Context) -> Reply:
         """Who comes by a code of ours is heard as if they had said what it stands for."""
+        if context.inbound.text == Happening.RECALLED:
+            return self._recalled(context)
         if not entrances.came_by_code(context):
             return self._greet(context)
         words = entrances.enter(context)
@@ -512,6 +516,19 @@ class Dispatcher:
         if greeting is None:
             return SILENCE
         return self._guarded(context, lambda: greeting.event(context))
+
+    def _recalled(self, context: Context) -> Reply:
+        """What somebody takes back is no answer any more: its question is asked again."""
+        name = context.open_form
+        sender, number = context.inbound.sender, context.inbound.argument
+        key = f"{sender.channel}:{sender.account}:{number}"
+        if name is None or not answered_last(context.connection, context.person_id, name, key):
+            return SILENCE
+        form = self._form(name)
+        step = self._dialog(context, form).hear("上一步", Kind.TEXT)
+        if step.draft is None or step.draft.answers == context.drafts[name].answers:
+            return SILENCE
+        return say(TAKEN_BACK) + self._apply(context, form, step)
 
     def _answer_group(self, context: Context) -> Reply:
         inbound = context.inbound

@@ -2,9 +2,11 @@
 
 from datetime import datetime
 
-from sqlmodel import Field, SQLModel
+from sqlalchemy import Connection, select
+from sqlmodel import Field, SQLModel, col
 
 from storage.columns import EncryptedText, UtcDateTime, personal
+from storage.mailbox import Inbox
 
 
 class Draft(SQLModel, table=True):
@@ -21,3 +23,18 @@ class Draft(SQLModel, table=True):
     state: str = Field(sa_type=EncryptedText, sa_column_kwargs=personal("填写到一半的内容", "草稿"))
     updated_at: datetime = Field(sa_type=UtcDateTime)
     expires_at: datetime = Field(sa_type=UtcDateTime, index=True)
+
+
+def answered_last(connection: Connection, person_id: int, form: str, key: str) -> bool:
+    """Was this message (by its inbox key) the last to change a draft? Both bear one moment."""
+    query = (
+        select(col(Draft.form))
+        .join(Inbox, col(Inbox.received_at) == col(Draft.updated_at))
+        .where(
+            col(Draft.person_id) == person_id,
+            col(Draft.form) == form,
+            col(Inbox.key) == key,
+            col(Inbox.person_id) == person_id,
+        )
+    )
+    return connection.execute(query).first() is not None

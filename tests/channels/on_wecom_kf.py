@@ -22,6 +22,7 @@ from tests.emulators.pushing import Push
 from tests.emulators.server import Platforms
 from tests.emulators.wecom import Corporation
 from tests.emulators.wecom_kf import Kf, KfRules
+from tests.world import whole_catalog
 
 SEND = "cgi-bin/kf/send_msg"
 SYNC = "cgi-bin/kf/sync_msg"
@@ -162,16 +163,24 @@ class OnKf:
 
 @asynccontextmanager
 async def running(
-    folder: Path, *commands: Command, rules: KfRules | None = None, **values: str
+    folder: Path,
+    *commands: Command,
+    rules: KfRules | None = None,
+    whole: bool = False,
+    **values: str,
 ) -> AsyncIterator[OnKf]:
-    """An installation that the emulated platform calls; 王小雁 and 李元贵 have the link."""
+    """An installation that the emulated platform calls; 王小雁 and 李元贵 have the link.
+
+    `whole`: it knows all that geese say.
+    """
     async with Platforms() as emulated:
         kf = Kf(emulated.wecom, rules=rules)
         settings = wecom_settings(
             folder, emulated.wecom.corporation, f"{emulated.url}/qy", **values
         )
         channel = KfChannel(settings, emulated.clock, timeout=SHORT)
-        app = installed(settings, emulated.clock, channel, *commands)
+        known = whole_catalog() if whole else None
+        app = installed(settings, emulated.clock, channel, *commands, known=known)
         async with serving(app) as url:
             emulated.wecom.connect(f"{url}{PATH}")
             made = OnKf(emulated, kf, channel, app, url)

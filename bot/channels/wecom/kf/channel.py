@@ -41,7 +41,7 @@ from bot.channels.wecom.kf.wire import NOT_OURS_TO_LEAD, KfWire, words
 from bot.clock import Clock
 from bot.context import ChannelFacts, Services
 from bot.errors import SendError
-from bot.messages import Address, Happening, Inbound, Part
+from bot.messages import Address, File, Happening, Inbound, Part
 from bot.settings import Settings
 from storage import conversations, mailbox
 from storage.conversations import Led, Letter
@@ -53,6 +53,7 @@ from storage.people import Contact
 
 EVENT = "kf_msg_or_event"
 WINDOW = (timedelta(hours=48), 5)
+NOTHING = (timedelta(0), 0)
 GREETING = timedelta(seconds=20)
 POLL = 60.0  # seconds between two readings when no callback tells us to
 TRY_AGAIN = 5.0  # seconds after something went wrong
@@ -69,7 +70,12 @@ FACTS = ChannelFacts(
     NAME,
     text_bytes=2048,
     windowed=True,
-    windows={"any": WINDOW, Happening.FOLLOW: (GREETING, 1)},
+    windows={
+        "any": WINDOW,
+        Happening.FOLLOW: (GREETING, 1),
+        Happening.RECALLED: NOTHING,
+        Happening.UNBLOCKED: NOTHING,
+    },
     label="微信客服",
     idempotent=True,
 )
@@ -341,8 +347,7 @@ class KfChannel:
         content = words(part)
         msgid = self._msgid(address, part, key)
         if part.file is not None:
-            media = await self._wire.api.upload(part.file)
-            content = {"msgtype": "file", "file": {"media_id": media}}
+            content = {"msgtype": "file", "file": {"media_id": await self._upload(part.file)}}
         elif code and await self._greeted(code, content, msgid):
             return msgid
         try:
@@ -372,6 +377,14 @@ class KfChannel:
         )
         left = statement.values(window_left=col(Contact.window_left) - 1)
         return bool(connection.execute(left).rowcount)
+
+    async def _upload(self, file: File) -> str:
+        try:
+            return await self._wire.api.upload(file)
+        except SendError as error:
+            if error.unknown:  # a file that nobody was sent
+                raise SendError("no_answer", detail=error.detail) from None
+            raise
 
     async def _greeted(self, code: str, content: Mapping[str, Any], msgid: str) -> bool:
         """Did it leave by the code? One that was used or came late leaves the ordinary way."""
