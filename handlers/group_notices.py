@@ -1,4 +1,4 @@
-"""Announcements to the members' groups: written by one, approved by another, tapped by staff."""
+"""Announcements to groups: one writes, another approves; in members' groups the staff tap."""
 
 # Lambdas in annotations must be real objects: no `from __future__ import annotations` here.
 import re
@@ -166,12 +166,13 @@ def group_notice(context: Context, argument: str) -> Reply:
     groups = live_groups(context.session)
     full = [g for g in groups if not room_left(context.session, g.id or 0, context.now)]
     open_to = {g.address: g.name or g.address for g in groups if g not in full}
-    if groups and not open_to:
+    open_to |= {str(address): name for address, name in context.services.groups.items()}
+    if full and not open_to:
         raise UserError("各群本月的群发次数都用完了（平台按当月天数限次），请下月再发。")
     before = ""
     if full:
         before = f"{'、'.join(g.name for g in full)}本月次数已用完，这次不发。"
-    if not groups:
+    if not open_to:
         before = "还没有接入客户群：审批通过后给您可以复制到群里的文字。"
     phone = here(context).office.phone
     return context.begin(GroupNoticeForm, {"groups": open_to, "phone": phone}, before=before)
@@ -196,7 +197,7 @@ def _hand_in(context: Context, kind: NoticeKind, addresses: str, text: str, docu
         context,
         KIND,
         notice.number,
-        f"{_title(notice)}（{people}人）",
+        f"{_title(notice)}（{people}人）" if people else _title(notice),
         notice.content_hash,
         needed=needed,
         role_needed=role,
@@ -221,6 +222,11 @@ def _here(session: Session, notice: GroupNotice) -> Sequence[CustomerGroup]:
     return [group for group in live_groups(session) if group.address in notice.groups]
 
 
+def _of_staff(services: Services, notice: GroupNotice) -> list[str]:
+    """Names of the staff's own groups that get it, where nobody need tap."""
+    return [name for address, name in services.groups.items() if str(address) in notice.groups]
+
+
 def _people(session: Session, notice: GroupNotice) -> int:
     return sum(head_count(session, group.id or 0) for group in _here(session, notice))
 
@@ -238,8 +244,9 @@ def _find(session: Session, number: str) -> GroupNotice:
 
 def _show(context: Context, approval: Approval) -> Reply:
     notice = _find(context.session, approval.object)
-    names = "、".join(group.name for group in _here(context.session, notice)) or "未接入的群"
-    lines = [f"{notice.number}　{_title(notice)}", f"发到：{names}"]
+    names = [group.name for group in _here(context.session, notice)]
+    names += _of_staff(context.services, notice)
+    lines = [f"{notice.number}　{_title(notice)}", f"发到：{'、'.join(names) or '未接入的群'}"]
     if notice.document:
         lines.append(f"批准文号：{notice.document}")
     lines += _concerns(context.session, notice.text)
@@ -264,7 +271,11 @@ def _granted(context: Context, approval: Approval) -> Reply:
         )
     if notice.kind == NoticeKind.WELCOME:
         return say("正在更新欢迎语素材。请群主在客户群的「入群欢迎语」里选用，选用后才生效。")
-    return say(f"已请群主发送，状态是「{STATE_WORDS[State.AWAITING_STAFF]}」。{TAP}。")
+    ours = _of_staff(context.services, notice)
+    words = f"正在发到{'、'.join(ours)}。" if ours else ""
+    if len(ours) < len(notice.groups):
+        words += f"已请群主发送，状态是「{STATE_WORDS[State.AWAITING_STAFF]}」。{TAP}。"
+    return say(words)
 
 
 def _refused(context: Context, approval: Approval) -> Reply:
@@ -312,16 +323,23 @@ def _progress(context: Context, notice: GroupNotice) -> Reply:
             NoticeState.APPROVED: "已批准，由您复制到群里发。",
         }
         return say(f"{notice.number}　{words.get(NoticeState(notice.state), '已撤回。')}")
-    return say("\n".join([f"{notice.number}　{_title(notice)}", *_lines(context.session, rows)]))
+    lines = _lines(context.services, context.session, rows)
+    return say("\n".join([f"{notice.number}　{_title(notice)}", *lines]))
 
 
-def _lines(session: Session, rows: Sequence[tuple[str, State, str]]) -> list[str]:
+def _lines(
+    services: Services, session: Session, rows: Sequence[tuple[str, State, str]]
+) -> list[str]:
     groups = {group.address: group for group in session.exec(select(CustomerGroup))}
-    return [_line(groups.get(address), state, reason) for address, state, reason in rows]
+    ours = {str(address): name for address, name in services.groups.items()}
+    return [
+        _line(groups.get(address), ours.get(address, "欢迎语素材"), state, reason)
+        for address, state, reason in rows
+    ]
 
 
-def _line(group: CustomerGroup | None, state: State, reason: str) -> str:
-    name = group.name if group is not None else "欢迎语素材"
+def _line(group: CustomerGroup | None, otherwise: str, state: State, reason: str) -> str:
+    name = group.name if group is not None else otherwise
     why = f"（{REASON_LABELS.get(reason, reason)}）" if reason and state is not State.SENT else ""
     if state is State.AWAITING_STAFF and group is not None:
         why = f"（群主账号 {group.owner}）"
@@ -342,7 +360,7 @@ def tell_outcomes(services: Services, session: Session, now: datetime) -> None:
         session.add(notice)
         if not rows:
             continue
-        words = "\n".join([f"{notice.number} 的结果：", *_lines(session, rows)])
+        words = "\n".join([f"{notice.number} 的结果：", *_lines(services, session, rows)])
         row = outbox_row(
             services,
             session,

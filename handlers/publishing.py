@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlmodel import Session, col, select
 
-from bot.clock import show_time
+from bot.clock import BEIJING, show_time
 from bot.commands import Approvable, command
 from bot.context import Context
 from bot.errors import UserError
@@ -225,7 +225,19 @@ def _granted(context: Context, approval: Approval) -> Reply:
     readers = _readers(context)
     for person_id in readers:
         context.send(person_id, say(draft.text), occasion=f"bulletin:{draft.period}", purpose=DUTY)
-    return say(f"{period.title}通报已发布，发给{len(readers)}人。")
+    also = _post(context, draft)
+    return say(f"{period.title}通报已发布，发给{len(readers)}人{also}。")
+
+
+def _post(context: Context, bulletin: Bulletin) -> str:
+    """Let the staff's groups have it too, not at night; returns words about it."""
+    groups = context.services.groups
+    morning = context.services.settings.quiet.after(context.now, BEIJING)
+    for group in groups:
+        context.send_to_group(
+            group, say(bulletin.text), occasion=f"bulletin:{bulletin.period}", not_before=morning
+        )
+    return f"，并发到{'、'.join(groups.values())}" if groups else ""
 
 
 def _refused(context: Context, approval: Approval) -> Reply:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from sqlmodel import select
 
+from bot.messages import Address
 from handlers.group_notices import LONGEST, unfit
 from storage.customer_groups import (
     CustomerGroup,
@@ -23,9 +26,12 @@ from storage.people import Contact, Person
 from storage.profiles import MemberProfile
 from storage.wechat import keep_unionid
 from tests.people import register_many, who
+from tests.playing import Player
 from tests.world import World
 
+TRANSCRIPTS = Path(__file__).parents[1] / "transcripts"
 ONE, TWO = "memory:test:group-one", "memory:test:group-two"
+STAFF = Address("memory", "test", "staff-group")
 TEXT = "周六上午九点在会展中心开恳谈会，欢迎参加。"
 
 
@@ -93,6 +99,40 @@ def test_all_groups_are_told_when_all_are_meant(office: World) -> None:
     office.says("小李", f"同意 {code(office, '小李')}")
     office.settle()
     assert (said_to(office, ONE), said_to(office, TWO)) == ([TEXT], [TEXT])
+
+
+def with_staff_group(world: World) -> World:
+    """Settings that name a group of the staff."""
+    world.channel.facts = replace(world.channel.facts, groups={STAFF: "招商工作群"})
+    world.restart()
+    return world
+
+
+def test_the_staffs_own_group_is_told_without_a_tap(office: World) -> None:
+    with_staff_group(office)
+    assert "1乡亲一群　2招商工作群" in office.talk("小王", "群公告")
+    office.talk("小王", "2", TEXT, "提交")
+    assert "发到：招商工作群" in office.says("小李", "审批 SP-0001")
+    answer = office.says("小李", f"同意 {code(office, '小李')}")
+    assert ("正在发到招商工作群" in answer, "群主" in answer) == (True, False)
+    office.settle()
+    assert (said_to(office, ONE), said_to(office, str(STAFF))) == ([], [TEXT])
+    assert "招商工作群：已发出" in office.says("小王", "群公告 QG-0001")
+
+
+def test_a_published_bulletin_reaches_the_staffs_group_once(
+    make_world: Callable[..., World], tmp_path: Path
+) -> None:
+    talk = (TRANSCRIPTS / "通报_两人发布.txt").read_text("utf-8")
+    told = talk.replace("发给4人。", "发给4人，并发到招商工作群。")
+    assert told != talk
+    path = tmp_path / "talk.txt"
+    path.write_text(told, "utf-8")
+    player = Player(lambda **options: with_staff_group(make_world(**options)))
+    player.play(path)
+    player.world.settle()
+    (heard,) = said_to(player.world, str(STAFF))
+    assert heard.startswith("2026年3月驻点招商情况通报（截至3月31日，4月8日发布）")
 
 
 def test_what_is_signed_for_a_higher_office_needs_a_leader_and_a_number(office: World) -> None:
