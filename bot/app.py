@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -22,6 +23,7 @@ from bot.dispatch import Dispatcher, Waiting
 from bot.errors import ConfigError
 from bot.messages import Inbound, Part
 from bot.settings import Settings
+from bot.stalls import Stalls
 from storage.columns import KeyRing
 from storage.db import Database
 from storage.wakeups import Listener
@@ -61,6 +63,7 @@ class App:
             if isinstance(channel, Neighbourly):
                 channel.meet(tuple(channels.values()))
         self.delivery = delivery or Delivery(services, channels, alone=alone)
+        self._stalls = Stalls(services, self.delivery.counters.moved)
         self.dispatcher = Dispatcher(services, wake=self.delivery.wake)
 
     def receive(self, inbound: Inbound, seconds: float) -> asyncio.Future[tuple[Part, ...]]:
@@ -78,6 +81,7 @@ class App:
     def beat(self) -> None:
         """One heartbeat, now."""
         heart.beat(self.services)
+        self._stalls.look(time.monotonic())
         self.delivery.wake()
 
     @asynccontextmanager

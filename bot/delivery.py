@@ -76,6 +76,8 @@ class _Counters:
     unknown: int = 0
     retried: int = 0
     by_reason: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    moved: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    """Rows something became of, by lane."""
 
 
 class Delivery:
@@ -439,6 +441,7 @@ class Delivery:
         if before is not None:
             await asyncio.wait([before])
         outcome = await self._send(ready)
+        self.counters.moved[ready.row.lane] += 1
         # Looked up after the wait: the exchange swaps the list while calls are under way.
         self._results.append(outcome)
 

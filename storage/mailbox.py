@@ -997,3 +997,20 @@ def try_again(connection: Connection, campaign_id: int, states: Sequence[State])
 def count_as_sent(connection: Connection, campaign_id: int) -> int:
     """Somebody vouches that a campaign's uncertain rows have arrived."""
     return _move(connection, campaign_id, (State.UNKNOWN,), State.SENT, "vouched")
+
+
+def owed(connection: Connection, due: datetime) -> dict[str, int]:
+    """How many rows should have left by then, by lane; none of a lane that is kept quiet."""
+    clock = database_millis(connection)
+    rows = connection.execute(
+        core_select(TABLE.c.lane, func.count())
+        .outerjoin(LANES, LANES.c.key == TABLE.c.lane)
+        .where(
+            _in_state(State.QUEUED),
+            TABLE.c.not_before <= due,
+            func.coalesce(LANES.c.blocked_until, 0) <= clock,
+            not_(func.coalesce(LANES.c.paused, False)),
+        )
+        .group_by(TABLE.c.lane)
+    )
+    return {lane: count for lane, count in rows}
