@@ -60,7 +60,8 @@ def remember_arrival(connection: Connection, person_id: int, scene: str, now: da
     """Keep the scene somebody came by; True if it is their first."""
     statement = on_conflict_nothing(connection, Arrival.__table__)  # type: ignore[attr-defined]
     row = {"person_id": person_id, "scene": scene[:LONGEST_SCENE], "at": now}
-    return bool(connection.execute(statement, row).rowcount)
+    kept = connection.execute(statement.returning(col(Arrival.person_id)), row)
+    return kept.first() is not None
 
 
 def live_code(session: Session, channel: str, scene: str, now: datetime) -> SceneCode | None:
