@@ -192,3 +192,8 @@ def _note(connection: Connection, address: str, values: dict[str, Any]) -> None:
 def forget_conversations(connection: Connection, before: datetime) -> int:
     """Forget conversations that nothing was heard of since a moment."""
     return connection.execute(delete(_TALKS).where(_TALKS.c.seen_at < before)).rowcount
+
+
+def forget_taken(connection: Connection, before: datetime) -> int:
+    """Forget what was taken over before a moment and could never be answered."""
+    return connection.execute(delete(_TAKEN).where(_TAKEN.c.at < before)).rowcount

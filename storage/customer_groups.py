@@ -424,3 +424,9 @@ def standing(session: Session, occasion: str) -> list[tuple[str, State, str]]:
         .order_by(OUTBOX.c.id)
     )
     return [(address, State(state), reason) for address, state, reason in rows]
+
+
+def forget_tasks(session: Session, before: datetime) -> int:
+    """Forget finished tasks that were made before a moment."""
+    done = (col(StaffTask.due_at).is_(None), col(StaffTask.made_at) < before)
+    return session.exec(delete(StaffTask).where(*done)).rowcount

@@ -9,19 +9,23 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Column, MetaData, String, Table
-from sqlmodel import Session, col, select
+from sqlmodel import Session, SQLModel, col, select
 
 from handlers import codes
 from handlers.my_data import EXPORT, EXPORT_PAGE
 from handlers.notices import current
 from handlers.place import PLACES
+from storage.conversations import Conversation, Taken
+from storage.customer_groups import CustomerGroup, GroupMember
 from storage.events import Event, Rsvp
 from storage.jobs import Job
 from storage.mailbox import Inbox, Outbox, State
 from storage.people import ConsentEntry, Contact, OneTimeCode, Person
 from storage.privacy import export_person, is_text, tables_of_people
 from storage.profiles import MemberProfile
+from storage.scenes import Arrival
 from storage.tables import METADATA
+from storage.wechat import Follower, NoticeGrant
 from tests.playing import Player, parse
 from tests.world import OFFICE, World
 
@@ -30,6 +34,8 @@ MINE = re.compile("登记|修改|撤回|删除|退订|人工|角色")
 
 NAME, CITY, PHONE, OTHER_PHONE = "欧阳思齐", "鄂尔多斯", "13812345678", "13998765432"
 ORG, TITLE, NOTE = "某某蓝天新材料公司", "首席农艺师", "想给母校捐一批图书"
+UNION, NICKNAME = "union-of-思齐", "草原上的齐"
+UNIONID = "o6_bmasdasdsad6_2sgVt7hMZOPfL"
 CALLED, ADDRESS, LETTER = "齐工", "memory:test:思齐的微信", "盼您中秋回家看看"
 
 TALKS_OF_PEOPLE = re.compile(
@@ -75,8 +81,34 @@ def lived_through(world: World) -> int:
         session.add(event)
         session.flush()
         session.add(_rsvp(event.id or 0, person_id, now))
+        session.add(Follower(person_id=person_id, unionid=UNIONID, asked_at=now))
+        session.add(NoticeGrant(person_id=person_id, template="t1", left=1, changed_at=now))
+        session.add(Arrival(person_id=person_id, scene="u_1", at=now))
+        session.add_all(_on_other_channels(session, person_id, now))
     world.talk(who, "修改 单位", "另一家公司")
     return person_id
+
+
+def _on_other_channels(session: Session, person_id: int, now: Any) -> list[SQLModel]:
+    """What the channels know of them: a follower, in a customer group, talking to the hotline."""
+    group = CustomerGroup(address="wecom_group:ww:wr", name="乡亲一群", owner="zhangsan")
+    session.add(group)
+    session.flush()
+    return [
+        Follower(person_id=person_id, unionid=UNION, asked_at=now),
+        NoticeGrant(person_id=person_id, template="t1", left=1, changed_at=now),
+        Arrival(person_id=person_id, scene="unit-3", at=now),
+        GroupMember(
+            group_id=group.id or 0,
+            member="wm思齐",
+            unionid=UNION,
+            nickname=NICKNAME,
+            person_id=person_id,
+            joined_at=now,
+        ),
+        Conversation(address="wecom_kf:wk:思齐", person_id=person_id, seen_at=now),
+        Taken(key="wecom_kf:wk:1", channel="wecom_kf", person_id=person_id, body=NOTE, at=now),
+    ]
 
 
 def _sent(person_id: int, now: Any) -> Outbox:
@@ -227,7 +259,21 @@ def test_a_name_does_not_outlive_erasure_on_postgresql(tmp_path: Path, postgres_
 
 
 def _secrets() -> tuple[str, ...]:
-    return (NAME, "春田", CITY, PHONE, OTHER_PHONE, ORG, TITLE, NOTE, CALLED, LETTER, "思齐的微信")
+    return (
+        NAME,
+        "春田",
+        CITY,
+        PHONE,
+        OTHER_PHONE,
+        ORG,
+        TITLE,
+        NOTE,
+        CALLED,
+        LETTER,
+        "思齐的微信",
+        UNION,
+        NICKNAME,
+    )
 
 
 def _bytes(world: World) -> bytes:

@@ -174,7 +174,7 @@ async def running(
     `whole`: it knows all that geese say.
     """
     async with Platforms() as emulated:
-        kf = Kf(emulated.wecom, rules=rules)
+        kf = Kf(emulated.wecom, rules=rules) if rules else emulated.wecom_kf
         settings = wecom_settings(
             folder, emulated.wecom.corporation, f"{emulated.url}/qy", **values
         )

@@ -116,7 +116,7 @@ class OnGroup:
 async def running(folder: Path, **values: str) -> AsyncIterator[OnGroup]:
     """An installation with the whole catalog, whose rounds are made by the test."""
     async with Platforms() as emulated:
-        contact = Contact(emulated.wecom)
+        contact = emulated.wecom_contact
         settings = wecom_settings(
             folder, emulated.wecom.corporation, f"{emulated.url}/qy", **values
         )

@@ -15,6 +15,8 @@ from tests.emulators.telegram import Telegram
 from tests.emulators.wechat import WeChat
 from tests.emulators.wecom import WeCom
 from tests.emulators.wecom_bot import WeComBot
+from tests.emulators.wecom_contact import Contact
+from tests.emulators.wecom_kf import Kf
 from tests.emulators.wecom_webhook import WeComWebhook
 
 START = datetime(2026, 9, 22, 1, 0, tzinfo=UTC)
@@ -40,6 +42,8 @@ class Platforms:
         self.wecom = wecom or WeCom(self.clock)
         self.wecom_bot = wecom_bot or WeComBot(self.clock)
         self.wecom_webhook = WeComWebhook(self.wecom)
+        self.wecom_contact = Contact(self.wecom)
+        self.wecom_kf = Kf(self.wecom)
         self._port = port
         self._runner: web.AppRunner | None = None
         self.url = ""
@@ -52,6 +56,8 @@ class Platforms:
             "wecom": self.wecom,
             "wecom_bot": self.wecom_bot,
             "wecom_webhook": self.wecom_webhook,
+            "wecom_contact": self.wecom_contact,
+            "wecom_kf": self.wecom_kf,
             "clock": self.clock,
         }
         app.add_routes([*self.wechat.routes(), *self.telegram.routes()])
