@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -516,11 +517,13 @@ async def test_a_refused_message_may_be_tried_hours_later(wecom: OnWeCom) -> Non
     assert wecom.heard(WANG).count("家乡的信") == 1
 
 
-async def test_a_file_arrives_under_its_name(wecom: OnWeCom) -> None:
-    write(wecom, Reply((Part("三月的回执", file=SHEET),)))
+@pytest.mark.parametrize("size", [10, 2 * 1024 * 1024])
+async def test_a_file_arrives_whole_and_under_its_name(wecom: OnWeCom, size: int) -> None:
+    sheet = replace(SHEET, content=b"\r\n--" * (size // 4))
+    write(wecom, Reply((Part("三月的回执", file=sheet),)))
     await wecom.app.delivery.until_idle()
     assert wecom.heard(WANG)[-2:] == ["三月的回执", "[file] 三月回执.xlsx"]
-    assert [content for _, content, _ in wecom.wecom.media.values()] == [SHEET.content]
+    assert [content for _, content, _ in wecom.wecom.media.values()] == [sheet.content]
 
 
 @pytest.mark.parametrize("size", [5, 20 * 1024 * 1024 + 1])
