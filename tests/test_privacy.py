@@ -35,7 +35,6 @@ MINE = re.compile("登记|修改|撤回|删除|退订|人工|角色")
 NAME, CITY, PHONE, OTHER_PHONE = "欧阳思齐", "鄂尔多斯", "13812345678", "13998765432"
 ORG, TITLE, NOTE = "某某蓝天新材料公司", "首席农艺师", "想给母校捐一批图书"
 UNION, NICKNAME = "union-of-思齐", "草原上的齐"
-UNIONID = "o6_bmasdasdsad6_2sgVt7hMZOPfL"
 CALLED, ADDRESS, LETTER = "齐工", "memory:test:思齐的微信", "盼您中秋回家看看"
 
 TALKS_OF_PEOPLE = re.compile(
@@ -81,9 +80,6 @@ def lived_through(world: World) -> int:
         session.add(event)
         session.flush()
         session.add(_rsvp(event.id or 0, person_id, now))
-        session.add(Follower(person_id=person_id, unionid=UNIONID, asked_at=now))
-        session.add(NoticeGrant(person_id=person_id, template="t1", left=1, changed_at=now))
-        session.add(Arrival(person_id=person_id, scene="u_1", at=now))
         session.add_all(_on_other_channels(session, person_id, now))
     world.talk(who, "修改 单位", "另一家公司")
     return person_id
