@@ -92,7 +92,8 @@ class Settings(BaseSettings):
         "", description="微信客服转人工时接手的成员账号，空则进入待接入池"
     )
     wecom_webhook_url: SecretStr = Field(
-        SecretStr(""), description="企业微信内部群消息推送的 Webhook 地址（含密钥）"
+        SecretStr(""),
+        description="企业微信消息推送的 Webhook 地址（含密钥）；几个群写「群名=地址」，逗号隔开",
     )
 
     telegram_token: SecretStr = Field(SecretStr(""), description="Telegram 机器人令牌")
