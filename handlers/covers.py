@@ -150,7 +150,7 @@ def submit(context: Context, argument: str) -> Reply:
     if covers_of(context.session, campaign, *(s for s in UNFINISHED if s != "submitted")):
         raise UserError(f"{campaign.number} 的封面已批准，正在发送。回「群发 进度」查看。")
     covers.forget(context.session.connection(), campaign.id)
-    for people in _divided(seen.people, seen.limits):
+    for people in divided(seen.people, seen.limits):
         _add(context, campaign, seen.channel, CoverState.SUBMITTED, people)
     eyes = eyes_for(campaign, len(seen.people), here(context))
     approval = approvals.request(
@@ -166,7 +166,7 @@ def submit(context: Context, argument: str) -> Reply:
     return say(f"已送审 {approval.number}，须另一人同意后发出。哈希 {code}。")
 
 
-def _divided(people: Sequence[int], limits: Covers) -> list[Sequence[int]]:
+def divided(people: Sequence[int], limits: Covers) -> list[Sequence[int]]:
     """As few pushes as possible, none smaller than the platform takes."""
     count = -(-len(people) // limits.most)
     size = -(-len(people) // count)

@@ -468,6 +468,15 @@ async def test_fact_20_the_token_is_renewed_while_the_old_one_still_lives(
     assert (wechat.wechat.calls[TOKEN], wechat.wechat.calls[SEND]) == (2, 3)
 
 
+async def test_fact_21_the_rationed_classic_token_is_never_asked_for(tmp_path: Path) -> None:
+    async with running(tmp_path, wechat_menu="登记", wechat_unionid=True) as on:
+        await on.says(WANG, "三句")
+        await on.channel.set_menu()
+        assert on.channel.errands is not None
+        await on.channel.errands.work()
+        assert (on.wechat.calls["cgi-bin/token"], on.wechat.calls[TOKEN]) == (0, 1)
+
+
 async def test_fact_24_the_days_quota_pauses_until_midnight_in_beijing(tmp_path: Path) -> None:
     clock = VirtualClock(START)
     spent = WeChat(clock, rules=Rules(custom_per_day=0))

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 from sqlmodel import col, select
 
+from bot.channels.wechat.channel import COVERS
 from bot.context import outbox_row
 from bot.messages import say
+from handlers.covers import divided
 from handlers.purposes import NEWS
 from storage import covers, mailbox
 from storage.campaigns import Campaign, CampaignState
@@ -266,6 +268,18 @@ async def test_the_preview_goes_to_whoever_asked(tmp_path: Path) -> None:
         assert made.on.heard(CHEN)[-1] == COVER
         assert not made.wechat.members[CHEN].mass_received
         assert made.on.heard(WANG)[-1] != COVER
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"),
+    [(2, [2]), (10_000, [10_000]), (10_001, [5001, 5000]), (20_002, [6668] * 2 + [6666])],
+)
+def test_fact_17_a_long_list_is_divided_and_no_push_is_too_small(
+    count: int, sizes: list[int]
+) -> None:
+    pushes = divided(range(count), COVERS)
+    assert [len(push) for push in pushes] == sizes
+    assert [person for push in pushes for person in push] == list(range(count))
 
 
 # The platform's rules ----------------------------------------------------------------------------

@@ -58,7 +58,7 @@ async def test_wechatpy_opens_what_the_platform_sends(
     assert xmltodict.parse(opened)["xml"] == push.fields
 
 
-async def test_a_slow_answer_brings_three_tries_with_one_id_and_new_signatures(
+async def test_fact_5_a_slow_answer_brings_three_tries_with_one_id_and_new_signatures(
     platforms: Platforms, product: Product
 ) -> None:
     await platforms.wechat.follow(WANG).done()
@@ -81,7 +81,7 @@ async def test_a_slow_answer_brings_three_tries_with_one_id_and_new_signatures(
     assert platforms.wechat.heard(WANG)[-1] == UNAVAILABLE
 
 
-async def test_an_error_is_tried_again_and_success_ends_the_tries(
+async def test_fact_7_an_error_is_tried_again_and_success_ends_the_tries(
     platforms: Platforms, product: Product
 ) -> None:
     product.answer = product.broken
@@ -103,7 +103,7 @@ async def product_settles(platforms: Platforms) -> None:
 @pytest.mark.parametrize(
     "body", ['{"errcode":0}', "ok", "<xml><MsgType>text</MsgType></xml>", "<xml>", " "]
 )
-async def test_an_answer_that_is_not_sealed_xml_shows_the_apology(
+async def test_fact_8_an_answer_that_is_not_sealed_xml_shows_the_apology(
     platforms: Platforms, product: Product, body: str
 ) -> None:
     async def wrong(request: web.Request, _: bytes) -> web.StreamResponse:
@@ -130,7 +130,7 @@ async def test_an_answer_with_another_signature_or_for_another_member_shows_the_
 
 
 @pytest.mark.parametrize(("mode", "sealed"), [("plain", False), ("compatible", True)])
-async def test_the_other_modes_leave_the_body_readable(
+async def test_fact_2_the_other_modes_leave_the_body_readable(
     platforms: Platforms, product: Product, mode: str, sealed: bool
 ) -> None:
     platforms.wechat.mode = mode
@@ -140,7 +140,7 @@ async def test_the_other_modes_leave_the_body_readable(
     assert ("Encrypt" in body) is sealed
 
 
-async def test_a_parameter_code_has_its_prefix_only_for_who_did_not_follow(
+async def test_fact_9_a_parameter_code_has_its_prefix_only_for_who_did_not_follow(
     platforms: Platforms, product: Product
 ) -> None:
     first = await platforms.wechat.scan(WANG, "group_1").done()
@@ -170,7 +170,7 @@ async def test_repeated_and_held_callbacks_arrive_twice_and_late(
     assert opened[0]["MsgType"] == "text"
 
 
-async def test_the_console_accepts_only_the_bare_echo(
+async def test_fact_1_the_console_accepts_only_the_bare_echo(
     platforms: Platforms, product: Product
 ) -> None:
     async def verify(request: web.Request, body: bytes) -> web.StreamResponse:
@@ -183,7 +183,7 @@ async def test_the_console_accepts_only_the_bare_echo(
     assert await platforms.wechat.verify_url() is False
 
 
-async def test_a_follower_can_be_sent_three_messages_in_a_minute(
+async def test_fact_10_a_follower_can_be_sent_three_messages_in_a_minute(
     platforms: Platforms, client: Client
 ) -> None:
     platforms.wechat.follow(WANG)
@@ -193,7 +193,7 @@ async def test_a_follower_can_be_sent_three_messages_in_a_minute(
     assert codes == [0, 0, 0, 45047, 45015]
 
 
-async def test_a_message_opens_five_for_two_days_and_a_new_one_starts_over(
+async def test_fact_11_a_message_opens_five_for_two_days_and_a_new_one_starts_over(
     platforms: Platforms, client: Client
 ) -> None:
     platforms.wechat.follow(WANG)
@@ -207,7 +207,7 @@ async def test_a_message_opens_five_for_two_days_and_a_new_one_starts_over(
     assert codes == [0] * 5 + [45047] + [0] * 5 + [45047, 45015]
 
 
-async def test_a_click_opens_three_for_a_minute_and_a_view_nothing(
+async def test_fact_12_a_click_opens_three_for_a_minute_and_a_view_nothing(
     platforms: Platforms, client: Client
 ) -> None:
     platforms.wechat.follow(WANG)
@@ -227,7 +227,7 @@ async def test_allowances_do_not_add_up(platforms: Platforms, client: Client) ->
     assert codes == [0, 0, 0, 0, 0, 45047]
 
 
-async def test_who_left_switched_off_or_never_was_there_cannot_be_written_to(
+async def test_fact_13_who_left_switched_off_or_never_was_there_cannot_be_written_to(
     platforms: Platforms, client: Client
 ) -> None:
     wechat = platforms.wechat
@@ -261,7 +261,7 @@ async def test_content_that_is_not_allowed_has_its_own_code(
     assert answer["errcode"] == code
 
 
-async def test_the_stable_token_is_renewed_in_its_last_five_minutes_with_overlap(
+async def test_fact_20_the_stable_token_is_renewed_in_its_last_five_minutes_with_overlap(
     platforms: Platforms, client: Client
 ) -> None:
     first = await client.stable_token()
@@ -280,7 +280,7 @@ async def test_the_stable_token_is_renewed_in_its_last_five_minutes_with_overlap
     assert (both, later) == ([0, 0], [42001, 0])
 
 
-async def test_forcing_a_token_kills_the_old_one_and_is_rationed(
+async def test_fact_20_forcing_a_token_kills_the_old_one_and_is_rationed(
     platforms: Platforms, client: Client
 ) -> None:
     first = await client.stable_token(force=True)
@@ -297,7 +297,7 @@ async def test_forcing_a_token_kills_the_old_one_and_is_rationed(
     assert (too_soon["errcode"], dead, too_many["errcode"]) == (45011, 40001, 45009)
 
 
-async def test_the_classic_token_is_new_each_time_and_2000_a_day(
+async def test_fact_21_the_classic_token_is_new_each_time_and_2000_a_day(
     platforms: Platforms, client: Client
 ) -> None:
     account = platforms.wechat.account
@@ -379,7 +379,7 @@ async def test_faults_are_counted_and_then_over(platforms: Platforms, client: Cl
     assert wechat.counters()[endpoint] == 5
 
 
-async def test_a_daily_quota_is_back_at_midnight_in_beijing(
+async def test_fact_24_a_daily_quota_is_back_at_midnight_in_beijing(
     platforms: Platforms, client: Client
 ) -> None:
     wechat = platforms.wechat
@@ -392,7 +392,9 @@ async def test_a_daily_quota_is_back_at_midnight_in_beijing(
     assert (before, await client.send_text(WANG, "信")) == (45009, 0)
 
 
-async def test_a_notice_needs_a_grant_and_uses_it_up(platforms: Platforms, client: Client) -> None:
+async def test_fact_15_a_notice_needs_a_grant_and_uses_it_up(
+    platforms: Platforms, client: Client
+) -> None:
     platforms.wechat.follow(WANG)
     token = (await client.stable_token())["access_token"]
     body = {"touser": WANG, "template_id": "letter", "data": {"thing1": {"value": "一封信"}}}
@@ -404,7 +406,7 @@ async def test_a_notice_needs_a_grant_and_uses_it_up(platforms: Platforms, clien
     assert codes == [43101, 0, 43101]
 
 
-async def test_a_template_result_comes_later_and_names_a_block(
+async def test_fact_14_a_template_result_comes_later_and_names_a_block(
     platforms: Platforms, product: Product, client: Client
 ) -> None:
     wechat = platforms.wechat
@@ -423,7 +425,7 @@ async def test_a_template_result_comes_later_and_names_a_block(
     assert (await client.mp("message/template/send", body, token))["errcode"] == 43004
 
 
-async def test_a_mass_send_wants_two_and_gives_each_four_a_month(
+async def test_facts_17_and_18_a_mass_send_wants_two_and_gives_each_four_a_month(
     platforms: Platforms, client: Client
 ) -> None:
     wechat = platforms.wechat
@@ -444,7 +446,7 @@ async def test_a_mass_send_wants_two_and_gives_each_four_a_month(
     assert wechat.heard(WANG) == ["中秋"] * 4
 
 
-async def test_a_protected_mass_send_waits_for_a_tap_and_fails_after_half_an_hour(
+async def test_fact_19_a_protected_mass_send_waits_for_a_tap_and_fails_after_half_an_hour(
     product: Product,
 ) -> None:
     clock = VirtualClock(START)
@@ -471,7 +473,7 @@ async def test_a_protected_mass_send_waits_for_a_tap_and_fails_after_half_an_hou
     assert wechat.heard(WANG) == ["中秋"]
 
 
-async def test_a_temporary_code_expires_and_a_long_scene_is_refused(
+async def test_fact_30_a_temporary_code_expires_and_a_long_scene_is_refused(
     platforms: Platforms, client: Client
 ) -> None:
     token = (await client.stable_token())["access_token"]
@@ -498,3 +500,74 @@ async def test_a_preview_reaches_one_member_and_no_quota(
     assert (await client.mp("message/mass/preview", body, token))["errcode"] == 0
     assert platforms.wechat.heard(WANG) == ["样稿"]
     assert not platforms.wechat.members[WANG].mass_received
+
+
+async def test_fact_16_one_answer_is_an_element_and_several_are_a_list(
+    platforms: Platforms, product: Product
+) -> None:
+    wechat = platforms.wechat
+    await wechat.follow(WANG).done()
+    for templates in (["a"], ["a", "b"]):
+        await wechat.grant(WANG, templates).done()
+    shapes = []
+    for request, body in product.received[1:]:
+        fields = envelope(platforms).open(request.query, body, platforms.clock.now())
+        box = fields["SubscribeMsgPopupEvent"]
+        assert isinstance(box, dict)
+        shapes.append(type(box["List"]))
+    assert shapes == [dict, list]
+
+
+async def test_fact_17_the_bounds_of_a_mass_send(platforms: Platforms, client: Client) -> None:
+    wechat = platforms.wechat
+    wechat.follow(WANG)
+    token = (await client.stable_token())["access_token"]
+
+    async def send(count: int) -> int:
+        people = [WANG, *(f"o{number}" for number in range(count - 1))]
+        body = {"touser": people, "msgtype": "text", "text": {"content": "中秋"}}
+        return int((await client.mp("message/mass/send", body, token))["errcode"])
+
+    assert [await send(count) for count in (1, 2, 10_000, 10_001)] == [40130, 0, 0, 40130]
+    codes = [await send(2) for _ in range(57)]
+    await platforms.clock.advance(60)
+    assert ([*codes, await send(2)], wechat.members[WANG].mass_received["2026-09"]) == (
+        [0] * 56 + [45011, 0],
+        4,
+    )
+
+
+async def test_fact_25_media_are_dead_after_three_days(
+    platforms: Platforms, client: Client
+) -> None:
+    platforms.wechat.follow(WANG)
+    token = (await client.stable_token())["access_token"]
+    form = aiohttp.FormData()
+    form.add_field("media", b"x", filename="x.png", content_type="image/png")
+    address = f"{platforms.url}/mp/cgi-bin/media/upload"
+    query = {"access_token": token, "type": "image"}
+    async with client.session.post(address, params=query, data=form) as response:
+        media = (await response.json())["media_id"]
+    codes = []
+    for hours in (0, 71, 1):
+        await platforms.clock.advance(hours=hours)
+        platforms.wechat.say(WANG, "在")
+        token = (await client.stable_token())["access_token"]
+        body = {"touser": WANG, "msgtype": "image", "image": {"media_id": media}}
+        codes.append((await client.mp("message/custom/send", body, token))["errcode"])
+    assert codes == [0, 0, 40007]
+
+
+async def test_a_lasting_agreement_is_not_used_up(platforms: Platforms, client: Client) -> None:
+    wechat = platforms.wechat
+    wechat.follow(WANG)
+    wechat.grant(WANG, ["letter"], lasting=True)
+    token = (await client.stable_token())["access_token"]
+    body = {"touser": WANG, "template_id": "letter", "data": {"thing1": {"value": "一封信"}}}
+
+    async def send() -> int:
+        return int((await client.mp("message/subscribe/bizsend", body, token))["errcode"])
+
+    codes = [await send() for _ in range(3)]
+    wechat.take_back(WANG, ["letter"])
+    assert [*codes, await send()] == [0, 0, 0, 43101]
