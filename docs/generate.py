@@ -51,6 +51,7 @@ LONGEST = 60  # characters shown of a prompt
 REMADE = "written by `make docs`, not by hand"
 
 KEPT: Mapping[str, str] = {
+    "arrival": "在册期间",
     "consent_entry": "作为凭证保留；本人离开时原话和消息编号清空",
     "contact": "在册期间；撤回后只留标识，以便不再联系；删除后不留",
     "draft": "到期即清（多数7天，见表单一页）；办完或取消即清",
@@ -64,6 +65,8 @@ KEPT: Mapping[str, str] = {
     "rsvp": "在册期间",
     "team_member": "履职记录，留存备查",
     "unsubscription": "在册期间",
+    "wechat_follower": "关注期间",
+    "wechat_notice_grant": "关注期间",
 }
 """How long each table keeps what it knows of a person; a new table must be added here."""
 
