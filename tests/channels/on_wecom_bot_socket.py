@@ -56,7 +56,7 @@ class OnSocket:
         platforms: Platforms,
         folder: Path,
         *commands: Command,
-        ack: float = 0.3,
+        ack: float = 2.0,
         chance: Callable[[], float] = lambda: 0.5,
         **values: Any,
     ) -> None:

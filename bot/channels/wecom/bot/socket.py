@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from enum import Enum, auto
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -22,56 +21,32 @@ from starlette.routing import BaseRoute
 
 from bot.alarm import call_for_help
 from bot.channels.base import Finding, Receive
-from bot.channels.wecom.bot.budget import Budget
-from bot.channels.wecom.bot.files import Files
+from bot.channels.wecom.bot.lease import HOLD, RENEW, Lease
 from bot.channels.wecom.bot.memory import Memory, new_key
-from bot.channels.wecom.bot.reading import (
-    GROUP,
-    NAME,
-    Pressed,
-    Replaced,
-    Told,
-    read,
-)
+from bot.channels.wecom.bot.reading import NAME, Pressed, Replaced, Told, read
+from bot.channels.wecom.bot.speaking import Speaker
 from bot.channels.wecom.bot.wire import ACK, NotConnected, Sleep, Wire, wired
-from bot.channels.wecom.bot.words import AGAIN, LOST, REFUSED, markdown, pressed_card, stream
+from bot.channels.wecom.bot.words import AGAIN, LOST, REFUSED, pressed_card
 from bot.clock import Clock
 from bot.context import ChannelFacts, Services
 from bot.errors import SendError
-from bot.messages import Address, Inbound, Kind, Part
+from bot.messages import Address, Inbound, Part
 from bot.settings import Settings
-from storage.leases import give_back, take
-
-T = TypeVar("T")
 
 # 20,480 bytes is the platform's limit; escaping may double a text.
 FACTS = ChannelFacts(NAME, text_bytes=10_000, label="企业微信智能机器人", captions=False)
 
-HOLD = timedelta(seconds=30)
-RENEW = 10.0  # seconds between two renewals of the lease, and between two tries to take it
 ACCEPT = 20.0  # seconds for the writer to take a message
 PRESS = 4.0  # seconds: a card must be changed within 5
-WELCOME = timedelta(seconds=5)
-ANSWERS = timedelta(minutes=1)  # the platform says 24 hours; what comes later is no answer
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
 STEADY = timedelta(minutes=1)  # a connection that lived so long begins the waits anew
 REFUSALS = 5  # wrong secrets after which a person must look
 LONG_PAUSE = 3600.0  # seconds until we try again where a person must look
-HEARINGS = 10  # tries to take a message: the platform tells it once
+HEARINGS = 60  # tries to take a message, about an hour: the platform tells it once
 LEAVING = 5.0  # seconds to take what was heard before we go
-REMEMBERED = 1000
-LINE = "智能机器人的长连接"
+WHAT = "智能机器人的长连接"
 
-_BUSY, _OFTEN = -1, 45009
-_COME_AGAIN = frozenset({_BUSY, _OFTEN, 45033})
-_PERMANENT = {
-    93006: "unreachable",
-    40007: "media",
-    40008: "kind",
-    40058: "format",
-    45002: "too_long",
-}
-_NOT_THIS_ANSWER = frozenset({846605, 846608})
+_COME_AGAIN = frozenset({-1, 45009, 45033})  # busy, and too often
 
 log = structlog.get_logger()
 
@@ -82,16 +57,6 @@ class End(Enum):
     LOST = auto()
     REFUSED = auto()
     REPLACED = auto()
-
-
-@dataclass(slots=True)
-class Opening:
-    """A callback that still waits for its answer. `key`: the bubble that is answering it."""
-
-    req_id: str
-    until: datetime
-    welcome: bool
-    key: str = ""
 
 
 @dataclass(slots=True)
@@ -124,12 +89,9 @@ class SocketBot:
         self._ack = ack
         self._account = settings.wecom_bot_id
         self._memory = Memory(clock, keys)
-        self._budget = Budget(clock)
-        self._files = Files(clock)
+        self._speaker = Speaker(clock, self._memory, self._wire)
         self._held: Holding | None = None
-        self._openings: dict[str, Opening] = {}
         self._lines: dict[str, asyncio.Task[None]] = {}
-        self._steps: dict[str, int] = {}
 
     @property
     def facts(self) -> ChannelFacts:
@@ -155,6 +117,13 @@ class SocketBot:
         """None: the platform is heard over the connection."""
         return ()
 
+    async def send(self, address: Address, part: Part, key: str) -> str:
+        """Say a bubble: its text, its file, a card for its choices; the platform names no id."""
+        if self.check():
+            raise SendError("not_configured", permanent=True)
+        await self._speaker.say(address, part, key)
+        return ""
+
     async def close(self) -> None:
         """The connection belongs to `run`."""
 
@@ -168,7 +137,7 @@ class SocketBot:
         """Hold the connection whenever the lease is ours; for ever."""
         if self.check():
             return
-        lease = _Lease(self._memory, f"{NAME}:{self._account}")
+        lease = Lease(self._memory, f"{NAME}:{self._account}")
         try:
             while True:
                 if await lease.take():
@@ -178,7 +147,7 @@ class SocketBot:
             await self._finish()
             await lease.give_back()
 
-    async def _while_ours(self, lease: _Lease, receive: Receive) -> None:
+    async def _while_ours(self, lease: Lease, receive: Receive) -> None:
         """Talk until the lease is lost."""
         keeping = asyncio.create_task(self._keep(lease), name="wecom-bot-lease")
         talking = asyncio.create_task(self._talk(receive), name="wecom-bot")
@@ -191,7 +160,7 @@ class SocketBot:
         if not talking.cancelled():
             talking.result()  # a bug: whoever runs us says so and begins anew
 
-    async def _keep(self, lease: _Lease) -> None:
+    async def _keep(self, lease: Lease) -> None:
         """Renew the lease; returns when somebody else may have it."""
         good_until = self._clock.now() + HOLD
         while self._clock.now() < good_until:
@@ -303,19 +272,10 @@ class SocketBot:
         if isinstance(event, Replaced):
             holding.replaced = True
         elif isinstance(event, Told):
-            self._open(req_id, event)
+            self._speaker.opened(req_id, event)
             self._line_up(event.inbound, self._take(event.inbound, receive))
         elif isinstance(event, Pressed):
             self._line_up(event.told.inbound, self._press(holding, req_id, event, receive))
-
-    def _open(self, req_id: str, told: Told) -> None:
-        """The answer to this may name it; the newest counts."""
-        welcome = told.inbound.kind is Kind.EVENT
-        until = self._clock.now() + (WELCOME if welcome else ANSWERS)
-        self._openings.pop(str(told.where), None)
-        self._openings[str(told.where)] = Opening(req_id, until, welcome)
-        if len(self._openings) > REMEMBERED:
-            del self._openings[next(iter(self._openings))]
 
     def _line_up(self, inbound: Inbound, work: Awaitable[None]) -> None:
         line = str(inbound.sender)
@@ -370,81 +330,10 @@ class SocketBot:
         except SendError as error:
             log.info("card_not_changed", channel=NAME, reason=error.reason)
 
-    # - speaking -
-
-    async def send(self, address: Address, part: Part, key: str) -> str:
-        """Say a bubble: its text, its file, a card for its choices; the platform names no id."""
-        if self.check():
-            raise SendError("not_configured", permanent=True)
-        pieces = await self._pieces(self._wire(), address, part, key)
-        done = self._steps.get(key, 0)
-        wait = self._budget.wait(str(address), len(pieces) - done)
-        if wait:
-            raise SendError("quota", retry_after=wait, only_here=True)
-        for number in range(done, len(pieces)):
-            await self._say(address, pieces[number], f"{key}.{number}")
-            self._remember(key, number + 1)
-        self._steps.pop(key, None)
-        return ""
-
-    def _remember(self, key: str, done: int) -> None:
-        """What of a bubble was said already, so that a second try does not say it again."""
-        self._steps[key] = done
-        if len(self._steps) > REMEMBERED:
-            del self._steps[next(iter(self._steps))]
-
-    async def _pieces(
-        self, wire: Wire, address: Address, part: Part, key: str
-    ) -> list[str | dict[str, Any]]:
-        """The messages that make up a bubble; a text stands for itself."""
-        pieces: list[str | dict[str, Any]] = [part.text] if part.text else []
-        if part.file is not None:
-            kind, media = await self._files.upload(wire, part.file, key)
-            pieces.append({"msgtype": kind, kind: {"media_id": media}})
-        # What a group shows anybody could press.
-        if part.choices and not address.user.startswith(GROUP):
-            card = await asyncio.to_thread(self._memory.card, address, part.choices)
-            pieces.append({"msgtype": "template_card", "template_card": card})
-        return pieces
-
-    async def _say(self, address: Address, piece: str | dict[str, Any], key: str) -> None:
-        """As the answer to what they said last, while it waits for one; else as a push."""
-        self._budget.spend(str(address))
-        if isinstance(piece, str) and await self._answer(address, piece, key):
-            return
-        body = markdown(piece) if isinstance(piece, str) else piece
-        group = address.user.startswith(GROUP)
-        chat = {"chatid": address.user.removeprefix(GROUP), "chat_type": 2 if group else 1}
-        _judge(await self._wire().ask("aibot_send_msg", chat | body))
-
-    async def _answer(self, address: Address, text: str, key: str) -> bool:
-        """Answer a callback; False where none waits or the platform takes no answer to it.
-
-        A second try names the same stream, whose content is replaced and not said again.
-        """
-        where = str(address)
-        opening = self._openings.get(where)
-        if opening is None or opening.key not in ("", key):
-            return False
-        if self._clock.now() >= opening.until:
-            del self._openings[where]
-            return False
-        opening.key = key
-        command, said = "aibot_respond_msg", stream(key, text)
-        if opening.welcome:
-            command = "aibot_respond_welcome_msg"
-            said = {"msgtype": "text", "text": {"content": text}}
-        answer = await self._wire().ask(command, said, opening.req_id)
-        if answer.get("errcode") != _BUSY and self._openings.get(where) is opening:
-            del self._openings[where]
-        if answer.get("errcode") in _NOT_THIS_ANSWER:
-            return False
-        _judge(answer)
-        return True
-
     def _wire(self) -> Wire:
         if self._held is None:
-            raise SendError("no_connection")
+            # No try of the message: nothing was tried.
+            raise SendError("no_connection", retry_after=RENEW, only_here=True)
         return self._held.wire
 
     # - trying -
@@ -457,12 +346,12 @@ class SocketBot:
         """
         missing = self.check()
         if missing:
-            return [Finding(False, LINE, "；".join(missing))]
+            return [Finding(False, WHAT, "；".join(missing))]
         if not self._memory.attached:
             return [await self._try(secret=False)]
-        lease = _Lease(self._memory, f"{NAME}:{self._account}")
+        lease = Lease(self._memory, f"{NAME}:{self._account}")
         if not await lease.take():
-            return [Finding(True, f"{LINE}：正由运行中的 hongyan serve 保持")]
+            return [Finding(True, f"{WHAT}：正由运行中的 hongyan serve 保持")]
         try:
             return [await self._try(secret=True)]
         finally:
@@ -475,62 +364,11 @@ class SocketBot:
                 if secret:
                     await self._subscribe(wire)
         except NotConnected as error:
-            return Finding(False, LINE, f"连不上 {url}（{error}）：请检查网络、代理与证书")
+            return Finding(False, WHAT, f"连不上 {url}（{error}）：请检查网络、代理与证书")
         except SendError as error:
             advice = (
                 f"平台不接受（{error.detail or error.reason}）：请到管理后台"
                 "「智能机器人 → API模式」核对 BotID 与 Secret，并确认选的是长连接而不是 URL 回调"
             )
-            return Finding(False, LINE, advice)
-        return Finding(True, LINE if secret else f"{LINE}：连得上（密钥到启动时才试）")
-
-
-class _Lease:
-    """Who of our processes holds the connection: this call of `run`, or somebody else."""
-
-    def __init__(self, memory: Memory, name: str) -> None:
-        self._memory = memory
-        self._name = name
-        self._holder = secrets.token_hex(8)
-
-    async def take(self) -> bool:
-        """Take it or keep it; finished even if we are cancelled, so that nothing stays taken."""
-
-        def work() -> bool:
-            with self._memory.services.database.transaction() as connection:
-                return take(connection, self._name, self._holder, HOLD)
-
-        return await _whole(work)
-
-    async def give_back(self) -> None:
-        """Let others have it at once; without a database they wait until it is over."""
-
-        def work() -> None:
-            with self._memory.services.database.transaction() as connection:
-                give_back(connection, self._name, self._holder)
-
-        with suppress(SQLAlchemyError):
-            await _whole(work)
-
-
-async def _whole(work: Callable[[], T]) -> T:
-    """Do something in a thread, to its end even when whoever waits is cancelled."""
-    task = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait({task})
-        raise
-
-
-def _judge(answer: Mapping[str, Any]) -> None:
-    """Raise what an ack's error code means for the message in hand."""
-    code = answer.get("errcode")
-    if code == 0:
-        return
-    detail = f"errcode {code}"
-    if code == _OFTEN:
-        raise SendError("quota", retry_after=60.0, only_here=True, detail=detail)
-    if isinstance(code, int) and code in _PERMANENT:
-        raise SendError(_PERMANENT[code], permanent=True, detail=detail)
-    raise SendError("busy" if code == _BUSY else "refused", detail=detail)
+            return Finding(False, WHAT, advice)
+        return Finding(True, WHAT if secret else f"{WHAT}：连得上（密钥到启动时才试）")

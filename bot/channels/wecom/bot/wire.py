@@ -98,7 +98,7 @@ class Wire:
         """
         req_id = req_id or f"{command}-{secrets.token_hex(8)}"
         if self._connection.state is not State.OPEN or req_id in self._waiting:
-            raise SendError("no_connection")
+            raise SendError("no_connection", retry_after=ACK, only_here=True)
         frame: dict[str, Any] = {"cmd": command, "headers": {"req_id": req_id}}
         if body is not None:
             frame["body"] = body
@@ -142,11 +142,17 @@ class Wire:
         if not isinstance(req_id, str) or not isinstance(body, dict):
             log.warning("frame_not_understood", channel=NAME, error="shape")
         elif command in CALLBACKS:
-            self._hear(req_id, body)
+            self._tell(req_id, body)
         elif command is None:
             future = self._waiting.get(req_id)
             if future is not None and not future.done():
                 future.set_result(frame)
+
+    def _tell(self, req_id: str, body: Mapping[str, Any]) -> None:
+        try:
+            self._hear(req_id, body)
+        except Exception as error:  # noqa: BLE001  # one callback must not end the connection
+            log.error("callback_failed", channel=NAME, error=type(error).__name__)
 
     async def _pulse(self) -> None:
         """Ping; after two pings in a row without an answer the connection is dead."""
