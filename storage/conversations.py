@@ -129,9 +129,10 @@ def waiting(connection: Connection, channel: str, most: int = 100) -> list[tuple
     return [(id, key, body) for id, key, body in rows]
 
 
-def answered(connection: Connection, id: int) -> None:
-    """A message that was taken over is done with."""
-    connection.execute(delete(_TAKEN).where(_TAKEN.c.id == id))
+def answered(connection: Connection, ids: Sequence[int]) -> None:
+    """Messages that were taken over are done with."""
+    if ids:
+        connection.execute(delete(_TAKEN).where(_TAKEN.c.id.in_(ids)))
 
 
 def recall(connection: Connection, key: str) -> bool:
@@ -144,12 +145,25 @@ def recall(connection: Connection, key: str) -> bool:
 # - who leads -
 
 
-def conversation(connection: Connection, address: str) -> tuple[Led, datetime | None]:
-    """Who leads a conversation, and since when we know."""
-    row = connection.execute(
-        select(_TALKS.c.led, _TALKS.c.seen_at).where(_TALKS.c.address == address)
-    ).first()
-    return (Led(row.led), row.seen_at) if row else (Led.BOT, None)
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Who leads a conversation, since when we know, and whether a greeting may still leave."""
+
+    led: Led = Led.BOT
+    since: datetime | None = None
+    may_greet: bool = False
+
+
+def standings(connection: Connection, addresses: Sequence[str]) -> dict[str, Standing]:
+    """How each conversation stands; those that the bot leads since ever are left out."""
+    rows = connection.execute(
+        select(_TALKS.c.address, _TALKS.c.led, _TALKS.c.seen_at, _TALKS.c.pass_code).where(
+            _TALKS.c.address.in_(addresses)
+        )
+    )
+    return {
+        address: Standing(Led(led), seen_at, bool(code)) for address, led, seen_at, code in rows
+    }
 
 
 def lead(connection: Connection, address: str, led: Led, now: datetime) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import secrets
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -43,8 +44,8 @@ from bot.context import ChannelFacts, Services
 from bot.errors import SendError
 from bot.messages import Address, File, Happening, Inbound, Part
 from bot.settings import Settings
-from storage import conversations, mailbox
-from storage.conversations import Led, Letter
+from storage import conversations, leases, mailbox
+from storage.conversations import Led, Letter, Standing
 from storage.cursors import read_cursor
 from storage.db import Database
 from storage.hotpath import HotPath
@@ -56,6 +57,7 @@ WINDOW = (timedelta(hours=48), 5)
 NOTHING = (timedelta(0), 0)
 GREETING = timedelta(seconds=20)
 POLL = 60.0  # seconds between two readings when no callback tells us to
+LEASE = timedelta(minutes=3)
 TRY_AGAIN = 5.0  # seconds after something went wrong
 PATIENCE = 30.0  # seconds for one message to be answered
 BATCHES = 100  # in one go; there may be more although one was empty
@@ -105,8 +107,9 @@ class KfChannel:
         )
         self._services: Services | None = None
         self._others: Sequence[Channel] = ()
+        self._holder = f"k{secrets.token_hex(6)}"
         self._told: dict[str, str] = {}
-        self._accounts: set[str] = set()
+        self._standings: dict[str, Standing] = {}
         self._awake = asyncio.Event()
         self._idle = asyncio.Event()
 
@@ -135,7 +138,10 @@ class KfChannel:
 
     async def hear(self, fields: Fields) -> None:
         """Something is to be fetched; nothing is lost if this process dies before it is."""
-        self._told[word(fields, "OpenKfId")] = word(fields, "Token")
+        account = word(fields, "OpenKfId")
+        if not account:
+            return
+        self._told[account] = word(fields, "Token")
         self._idle.clear()
         self._awake.set()
 
@@ -163,12 +169,21 @@ class KfChannel:
     async def round(self, receive: Receive) -> None:
         """Fetch what is new of each account and answer it; raises SendError."""
         told, self._told = self._told, {}
-        self._accounts |= {account for account in told if account}
-        if not told or not self._accounts:
-            self._accounts |= set(await self._wire.accounts())
-        for account in sorted(told) if told else sorted(self._accounts):
-            await self.fetch(account, told.get(account, ""))
+        try:
+            for account, token in sorted(told.items()):
+                await self.fetch(account, token)
+        except SendError:
+            self._told = told | self._told
+            raise
+        if not told and await asyncio.to_thread(self._looks):
+            for account in await self._wire.accounts():
+                await self.fetch(account)
         await self.answer(receive)
+
+    def _looks(self) -> bool:
+        """Looking without being told is limited by the platform: one process does it for all."""
+        with self._database.transaction() as connection:
+            return leases.take(connection, NAME, self._holder, LEASE)
 
     # - taking over -
 
@@ -214,8 +229,11 @@ class KfChannel:
             mine: dict[str, list[tuple[int, Mapping[str, Any]]]] = {}
             for id, message in rows:
                 mine.setdefault(str(address_of(message)), []).append((id, message))
+            await asyncio.to_thread(self._know, list(mine))
             done = await asyncio.gather(*(self._in_order(receive, of) for of in mine.values()))
-            if not all(done):
+            ids = [id for some in done for id in some]
+            await asyncio.to_thread(self._done, ids)
+            if len(ids) < len(rows):
                 raise SendError("not_taken", retry_after=TRY_AGAIN)
 
     def _waiting(self) -> list[tuple[int, Mapping[str, Any]]]:
@@ -223,30 +241,31 @@ class KfChannel:
             rows = conversations.waiting(session.connection(), NAME)
         return [(id, json.loads(body)) for id, _key, body in rows]
 
+    def _done(self, ids: Sequence[int]) -> None:
+        with self._database.transaction() as connection:
+            conversations.answered(connection, ids)
+
     async def _in_order(
         self, receive: Receive, messages: Sequence[tuple[int, Mapping[str, Any]]]
-    ) -> bool:
+    ) -> list[int]:
+        """Ids of those that are done with; it ends at the first that cannot be taken."""
+        done: list[int] = []
         for id, message in messages:
             try:
                 await self._one(receive, message)
             except Exception as error:  # noqa: BLE001  # kept, and tried again in a while
                 log.error("message_not_taken", channel=NAME, error=type(error).__name__)
-                return False
-            await asyncio.to_thread(self._done, id)
-        return True
-
-    def _done(self, id: int) -> None:
-        with self._database.transaction() as connection:
-            conversations.answered(connection, id)
+                break
+            done.append(id)
+        return done
 
     async def _one(self, receive: Receive, message: Mapping[str, Any]) -> None:
         what = happened(message)
-        now = self._clock.now()
         inbound: Inbound | None
         if what is not None:
             inbound = await asyncio.to_thread(self._happened, message, what)
         else:
-            inbound = read(message, now)
+            inbound = read(message, self._clock.now())
             if inbound is not None and await self._left_to_a_person(inbound):
                 return
         if inbound is not None:
@@ -262,6 +281,7 @@ class KfChannel:
                     self._failed(connection, address, what)
                 case NowLed():
                     conversations.lead(connection, address, what.by, now)
+                    self._standings[address] = Standing(what.by, now)
                 case TakenBack():
                     return event(message, Happening.RECALLED, what.msgid, now)
                 case Shuts():
@@ -299,32 +319,36 @@ class KfChannel:
 
     async def _led(self, address: Address) -> Led:
         """Who leads it; asked of the platform where what we know may be old."""
-        led, since = await asyncio.to_thread(self._known, str(address))
-        if led in (Led.BOT, Led.ENDED) or since is None:
-            return led
-        age = self._clock.now() - since
-        if led is Led.QUEUE and age > NOBODY_CAME:
+        known = self._standings.get(str(address), Standing())
+        if known.led in (Led.BOT, Led.ENDED) or known.since is None:
+            return known.led
+        age = self._clock.now() - known.since
+        if known.led is Led.QUEUE and age > NOBODY_CAME:
             with contextlib.suppress(SendError):
                 await self._wire.end(address)
                 return Led.ENDED
         if age > LOOK_AGAIN:
             with contextlib.suppress(SendError):
-                now_led = STATES.get(await self._wire.state(address), led)
-                if now_led is not led:
-                    await self._note(address, now_led)
-                return now_led
-        return led
+                led = STATES.get(await self._wire.state(address), known.led)
+                if led is not known.led:
+                    await self._note(address, led)
+                return led
+        return known.led
 
-    def _known(self, address: str) -> tuple[Led, datetime | None]:
+    def _know(self, addresses: Sequence[str]) -> None:
+        """Look up whose conversations these are, for as long as they are being answered."""
         with self._database.reading() as session:
-            return conversations.conversation(session.connection(), address)
+            self._standings = conversations.standings(session.connection(), addresses)
 
     async def _note(self, address: Address, led: Led) -> None:
+        now = self._clock.now()
+
         def write() -> None:
             with self._database.transaction() as connection:
-                conversations.lead(connection, str(address), led, self._clock.now())
+                conversations.lead(connection, str(address), led, now)
 
         await asyncio.to_thread(write)
+        self._standings[str(address)] = Standing(led, now)
 
     def _opens(self, address: str) -> None:
         now = self._clock.now()
@@ -365,11 +389,15 @@ class KfChannel:
 
         The gate has counted a row's first bubble, the platform counts each.
         """
+        with self._database.reading() as session:
+            found = conversations.standings(session.connection(), [address])
+        known = found.get(address, Standing())
+        if first and not known.may_greet:
+            return known.led, ""
         with self._database.transaction() as connection:
-            led, _since = conversations.conversation(connection, address)
             if not first and not self._spend(connection, address):
                 raise SendError("window", detail="all that may be said has been said")
-            return led, conversations.use_pass(connection, address, self._clock.now())
+            return known.led, conversations.use_pass(connection, address, self._clock.now())
 
     def _spend(self, connection: Connection, address: str) -> bool:
         statement = update(Contact).where(
