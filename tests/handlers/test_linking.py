@@ -261,7 +261,7 @@ def _event(world: World, capacity: int) -> Event:
 
 def _rsvp(world: World, number: int, person: int, state: str, **more: Any) -> Rsvp:
     at = world.clock.now() + timedelta(minutes=number)
-    values = {"heads": 1, "queued_at": at, "answered_at": at} | more
+    values: dict[str, Any] = {"heads": 1, "queued_at": at, "answered_at": at, **more}
     return Rsvp(number=f"HZ-{number}", event_id=1, person_id=person, state=state, **values)
 
 
