@@ -526,6 +526,14 @@ async def test_a_file_arrives_whole_and_under_its_name(wecom: OnWeCom, size: int
     assert [content for _, content, _ in wecom.wecom.media.values()] == [sheet.content]
 
 
+@pytest.mark.parametrize(
+    ("mime", "kind"), [("image/png", "image"), ("image/jpeg", "image"), ("image/tiff", "file")]
+)
+async def test_a_picture_is_shown_as_one(wecom: OnWeCom, mime: str, kind: str) -> None:
+    await send(wecom, Part("", file=File("二维码.png", mime, b"\x89PNG 1234")), "1-0")
+    assert wecom.heard(WANG)[-1] == f"[{kind}] 二维码.png"
+
+
 @pytest.mark.parametrize("size", [5, 20 * 1024 * 1024 + 1])
 async def test_a_file_that_the_platform_does_not_take_is_not_uploaded(
     wecom: OnWeCom, size: int

@@ -45,6 +45,7 @@ ERRORS = {
     40006: "invalid file size",
     40007: "invalid media_id",
     40008: "invalid message type",
+    40009: "invalid image size",
     40013: "invalid corpid",
     40014: "invalid access_token",
     40031: "invalid user list",
@@ -85,6 +86,7 @@ class Rules:
     token_life: int = 7200
     text_bytes: int = 2048
     file_bytes: int = 20 * 1024 * 1024
+    image_bytes: int = 10 * 1024 * 1024  # [from memory]
     file_least: int = 6
     media_life: int = 3 * DAY
     per_minute: int | None = 30
@@ -516,6 +518,8 @@ class WeCom:
         if kind not in ("image", "voice", "video", "file"):
             raise Refused(40004)
         name, content = await self.read_upload(request)
+        if kind == "image" and len(content) > self.rules.image_bytes:
+            raise Refused(40009)
         created = str(int(self.clock.timestamp()))
         return {"type": kind, "media_id": self.keep(content, name), "created_at": created}
 

@@ -41,6 +41,7 @@ FACTS = ChannelFacts(
     idempotent=True,
 )
 LEAST_BYTES, MOST_BYTES = 6, 20 * 1024 * 1024
+PICTURES, PICTURE_BYTES = ("image/png", "image/jpeg"), 10 * 1024 * 1024
 
 log = structlog.get_logger()
 
@@ -128,15 +129,15 @@ class WeComChannel:
         begun = await self._begin(address, content, key)
         if begun.message:
             return begun.message
-        media = begun.media
+        kind, media = _kind(file), begun.media
         if not media:
-            media = await self._upload(address, file, content)
-        message = {"msgtype": "file", "file": {"media_id": media}}
+            media = await self._upload(address, file, kind, content)
+        message = {"msgtype": kind, kind: {"media_id": media}}
         return await self._leave(address, message, content, begun, None)
 
-    async def _upload(self, address: Address, file: File, content: str) -> str:
+    async def _upload(self, address: Address, file: File, kind: str, content: str) -> str:
         try:
-            media = await self._api.upload(file)
+            media = await self._api.upload(file, kind)
         except SendError as error:
             await self._tables.refused(address, content)
             if error.unknown:  # a file that nobody was sent
@@ -234,6 +235,12 @@ class WeComChannel:
         if missing:
             return [Finding(False, "企业微信应用的设置", line) for line in missing]
         return await probe(self._api, self._settings, self._envelope(), self._clock)
+
+
+def _kind(file: File) -> str:
+    """What is shown at once, and what must be opened first."""
+    shown = file.mime in PICTURES and len(file.content) <= PICTURE_BYTES
+    return "image" if shown else "file"
 
 
 def _reached(answer: dict[str, object]) -> None:
