@@ -77,13 +77,17 @@ def test_every_state_and_every_table_with_people_is_explained() -> None:
 def test_the_guides_name_every_setting_of_their_channel() -> None:
     missing = [
         name
-        for channel in ("wechat", "telegram")
+        for channel in ("wechat", "telegram", "wecom_bot", "wecom_webhook")
         for name in Settings.model_fields
         if name.startswith(f"{channel}_")
         and not name.endswith("_api_base")
-        and f"{PREFIX}{name.upper()}" not in _text(ROOT / "docs" / "channels" / f"{channel}.md")
+        and f"{PREFIX}{name.upper()}" not in _text(_guide(channel))
     ]
     assert missing == []
+
+
+def _guide(channel: str) -> Path:
+    return ROOT / "docs" / "channels" / f"{channel.replace('_', '-')}.md"
 
 
 @pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
