@@ -25,6 +25,7 @@ FULL = 60.0  # seconds until a frequency limit is tried again
 _PERMANENT: Mapping[int, str] = {
     40003: "unreachable",  # no such member
     40031: "unreachable",
+    60011: "unreachable",  # a member beyond what the app may see
     60111: "unreachable",
     81013: "unreachable",  # nobody of those addressed is in the app's visible range
     86001: "unreachable",  # no such group
@@ -40,9 +41,6 @@ _PERMANENT: Mapping[int, str] = {
     47001: "format",
     45002: "too_long",
     45008: "too_long",
-    41049: "card_used",  # a response_code serves once, within 72 hours
-    42040: "card_used",
-    43012: "unreachable",
 }
 _STOPPING: Mapping[int, str] = {
     40001: "Secret 不对，请在企业微信管理后台的应用页重新复制到 HONGYAN_WECOM_SECRET",
@@ -51,7 +49,6 @@ _STOPPING: Mapping[int, str] = {
     48002: "应用没有这项接口的权限，请在企业微信管理后台的应用页查看",
     50001: "应用的可信域名未设置，请在应用页设置",
     50003: "应用已被停用，请在企业微信管理后台的应用页启用",
-    60011: "应用没有权限管理这些成员或客户，请在应用页检查可见范围与权限",
     60020: "服务器地址 {ip} 不在应用的「企业可信IP」里，请到应用页底部添加",
     301002: "这个 Secret 与 AgentId 不是同一个应用的，请在应用页一并重新复制",
 }
