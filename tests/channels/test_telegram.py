@@ -467,7 +467,8 @@ async def group(bot: OnTelegram) -> int:
 
 async def test_a_group_is_answered_only_when_it_asks(bot: OnTelegram, group: int) -> None:
     async with bot.living():
-        bot.telegram.privacy = False
+        bot.telegram.set_privacy(False)
+        bot.telegram.add_bot(group, WANG)
     for text in ("大家好", "公告", "/help@hongyan_bot", "@hongyan_bot 公告", "/help@other_bot"):
         bot.telegram.say(WANG, text, group)
     await bot.settle()

@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from pydantic import SecretStr
 from sqlmodel import update
 
 from bot.channels.telegram import Telegram
@@ -172,6 +173,18 @@ async def test_polling_takes_away_a_webhook_that_was_set(bot: OnTelegram) -> Non
         assert bot.telegram.webhook == ""
 
 
+async def test_fact_76_a_webhook_that_another_system_sets_later_is_waited_out(
+    bot: OnTelegram,
+) -> None:
+    async with bot.living():
+        bot.telegram._allow(None)
+        await bot.telegram._set_webhook({"url": "https://other.example.org/hook"})
+        while bot.telegram.calls["getUpdates"] < 4:
+            await asyncio.sleep(0.001)
+        assert bot.telegram.webhook == "https://other.example.org/hook"
+        assert bot.telegram.calls["deleteWebhook"] == 1
+
+
 async def test_the_kinds_of_updates_are_asked_for_by_name(bot: OnTelegram) -> None:
     async with bot.living():
         assert bot.telegram._allowed == {
@@ -268,7 +281,8 @@ async def test_the_check_says_who_we_are_and_what_the_groups_send(bot: OnTelegra
 
 
 async def test_the_check_names_botfathers_words_for_what_is_wrong(bot: OnTelegram) -> None:
-    bot.telegram.bot |= {"can_read_all_group_messages": True, "can_join_groups": False}
+    bot.telegram.set_privacy(False)
+    bot.telegram.set_join_groups(False)
     bot.telegram.webhook = "https://elsewhere.example.org/secret-path"
     fine, wrong = await findings(bot.channel)
     assert "/setjoingroups" in fine[-1]
@@ -283,7 +297,7 @@ async def test_the_check_names_botfathers_words_for_what_is_wrong(bot: OnTelegra
 async def test_the_check_tells_a_refused_token_from_a_network_that_is_away(
     bot: OnTelegram,
 ) -> None:
-    bot.telegram.token = "another"
+    fresh = bot.telegram.revoke()
     _fine, refused = await findings(bot.channel)
     bot.telegram.fail("getMe", "cut", times=-1)
     _fine, away = await findings(bot.channel)
@@ -291,6 +305,9 @@ async def test_the_check_tells_a_refused_token_from_a_network_that_is_away(
     assert "API Token" in refused[0]
     assert away[0].startswith("连不上 Telegram")
     assert "HONGYAN_TELEGRAM_PROXY" in away[0]
+    bot.telegram.mend()
+    async with replica(bot, telegram_token=SecretStr(fresh)) as mended:
+        assert (await findings(mended))[1] == []
 
 
 @pytest.fixture

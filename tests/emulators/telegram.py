@@ -93,6 +93,7 @@ class Chat:
     migrated_to: int | None = None
     bot_inside: bool = True
     bot_admin: bool = False
+    bot_reads_all: bool = False
     other_bot_spoke: bool = False
     topics: dict[int, str] = field(default_factory=dict)
     keyboard: list[Json] | None = None
@@ -211,7 +212,7 @@ class Telegram:
         self.token = token
         self.rules = rules or Rules()
         self.privacy = privacy
-        self.bot = {
+        self.bot: Json = {
             "id": 110201543, "is_bot": True, "first_name": "鸿雁回通", "username": "hongyan_bot",
             "can_join_groups": True, "can_read_all_group_messages": not privacy,
             "supports_inline_queries": False,
@@ -384,7 +385,10 @@ class Telegram:
     def group(self, title: str, members: list[int], supergroup: bool = False) -> int:
         """A new group with the bot in it; returns its id."""
         id = -(10**12) - len(self.chats) - 1 if supergroup else -(1000 + len(self.chats))
-        chat = self.chats[id] = Chat(id, "supergroup" if supergroup else "group", title)
+        if not self.bot["can_join_groups"]:
+            raise ValueError("this bot cannot be added to groups")
+        kind = "supergroup" if supergroup else "group"
+        chat = self.chats[id] = Chat(id, kind, title, bot_reads_all=not self.privacy)
         founder = self.users[members[0]]
         self._update("my_chat_member", self._membership(chat, founder, self.bot, "left", "member"))
         return id
@@ -431,6 +435,31 @@ class Telegram:
         place.bot_inside = False
         change = self._membership(place, self.users[by], self.bot, "member", "kicked")
         self._update("my_chat_member", change)
+
+    @control
+    def add_bot(self, chat: int, by: int) -> None:
+        """Take the bot out, if it is in, and in again: only so a changed privacy takes effect."""
+        place = self.chats[chat]
+        place.bot_inside, place.bot_reads_all = True, not self.privacy
+        change = self._membership(place, self.users[by], self.bot, "left", "member")
+        self._update("my_chat_member", change)
+
+    @control
+    def set_privacy(self, on: bool) -> None:
+        """@BotFather's /setprivacy; groups where the bot already is do not notice."""
+        self.privacy = on
+        self.bot["can_read_all_group_messages"] = not on
+
+    @control
+    def set_join_groups(self, on: bool) -> None:
+        """@BotFather's /setjoingroups."""
+        self.bot["can_join_groups"] = on
+
+    @control
+    def revoke(self) -> str:
+        """@BotFather's API Token, Revoke current token; returns the new one."""
+        self.token = f"{self.bot['id']}:{secrets.token_urlsafe(26)}"
+        return self.token
 
     @control
     def other_bot_speaks(self, chat: int) -> None:
@@ -577,7 +606,7 @@ class Telegram:
         """Privacy mode: commands, replies to the bot and service messages; an admin reads all."""
         if not place.bot_inside:
             return False
-        if not self.privacy or place.bot_admin:
+        if place.bot_reads_all or place.bot_admin:
             return True
         text = message.get("text", message.get("caption"))
         if text is None:

@@ -541,3 +541,32 @@ async def test_each_scope_has_a_menu_of_its_own(client: Client) -> None:
         (await client.bot("getMyCommands", **more))["result"] for more in ({"scope": group}, {})
     ]
     assert found == [help, []]
+
+
+@pytest.mark.usefixtures("people")
+async def test_a_changed_privacy_takes_effect_when_the_bot_is_added_again(
+    platforms: Platforms, client: Client
+) -> None:
+    telegram = platforms.telegram
+    group = telegram.group("鸿雁群", [WANG])
+    telegram.set_privacy(False)
+    telegram.say(WANG, "一", group)
+    telegram.add_bot(group, WANG)
+    telegram.say(WANG, "二", group)
+    updates = (await client.bot("getUpdates"))["result"]
+    assert [update["message"]["text"] for update in updates if "message" in update] == ["二"]
+    assert (await client.bot("getMe"))["result"]["can_read_all_group_messages"] is True
+
+
+@pytest.mark.usefixtures("people")
+async def test_botfather_keeps_the_bot_out_of_groups_and_changes_its_token(
+    platforms: Platforms, client: Client
+) -> None:
+    platforms.telegram.set_join_groups(False)
+    with pytest.raises(ValueError, match="groups"):
+        platforms.telegram.group("鸿雁群", [WANG])
+    old = platforms.telegram.token
+    fresh = platforms.telegram.revoke()
+    assert old != fresh
+    async with client.session.get(f"{platforms.url}/bot{old}/getMe") as response:
+        assert response.status == 401

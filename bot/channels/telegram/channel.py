@@ -184,8 +184,7 @@ class Telegram:
                     opened = True
                 await self.poll(receive)
             except (TelegramError, SQLAlchemyError, _Unfinished) as error:
-                # 409 is another poller, or a webhook that somebody set: ours again when it is gone.
-                opened = opened and not isinstance(error, Conflict)
+                # 409 is another system with our token: we wait until it stops, and do not fight.
                 self._complain(error)
                 await self._sleep(wait)
                 wait = min(LONGEST_WAIT, wait * 2)
