@@ -16,8 +16,6 @@ ENTERED, PRESSED, KICKED = "enter_chat", "template_card_event", "disconnected_ev
 
 _ID = re.compile(r"[0-9A-Za-z_\-@.]{1,128}")
 _MESSAGE_ID = re.compile(r"[!-~]{1,256}")
-# The platform pushes a group's message only if it mentions us, and leaves the mention in it.
-_MENTION = re.compile(r"^\s*@\S+\s*|\s+@\S+\s*$")
 _KINDS = {
     "image": Kind.IMAGE,
     "voice": Kind.VOICE,
@@ -99,7 +97,7 @@ def _told(body: Mapping[str, Any], account: str, now: datetime) -> Told | None:
         chat = Chat(where)
     kind, text, media = _content(body)
     if not chat.private:
-        text = _MENTION.sub("", text, count=1).strip()
+        text = _without_mention(text.strip())
     url = body.get("response_url")
     inbound = Inbound(str(id), sender, text, now, kind, chat=chat, media=media)
     return Told(inbound, where, url if isinstance(url, str) else "")
@@ -116,6 +114,14 @@ def _content(body: Mapping[str, Any]) -> tuple[Kind, str, Media | None]:
     if kind is Kind.TEXT:
         return kind, _text(content.get("content")), None
     return kind, "", Media(_text(content.get("url")))
+
+
+def _without_mention(text: str) -> str:
+    """The platform pushes a group's message only if it mentions us, and leaves the mention in."""
+    if text.startswith("@"):
+        return "".join(text.split(None, 1)[1:])
+    words, _, name = text.rpartition("@")
+    return words.strip() if words[-1:].isspace() and name.split() == [name] else text
 
 
 def _mixed(content: Mapping[str, Any]) -> tuple[Kind, str, Media | None]:

@@ -22,7 +22,7 @@ KEPT = "|"  # between a key and the label that goes with it, for the card that f
 
 _URL = re.compile(r"(https?://[!#$%&'*+,\-./0-9:;=?@A-Z_a-z~]+)")
 _MARKS = re.compile(r"[\\`*_\[\]<>~|&]")
-_LINE_MARKS = re.compile(r"(?m)^(\s*)([#+=\-])")
+_LINE_MARKS = re.compile(r"(?m)^([^\S\n]*)([#+=\-])")
 
 
 def as_markdown(text: str) -> str:
