@@ -308,7 +308,7 @@ async def _channels(
         return ()  # told among the settings
     try:
         tried = await asyncio.gather(
-            *(_try(channel, services, patience) for channel in channels.values())
+            *(try_channel(channel, services, patience) for channel in channels.values())
         )
     finally:
         await asyncio.gather(
@@ -325,7 +325,9 @@ def _named(name: str, channel: Channel) -> str:
     return f"{name} {label}" if label and label != name else name
 
 
-async def _try(channel: Channel, services: Services | None, patience: float) -> tuple[Finding, ...]:
+async def try_channel(
+    channel: Channel, services: Services | None, patience: float
+) -> tuple[Finding, ...]:
     """Ask the platform, unless the settings are not even whole."""
     lacking = channel.check()
     if lacking:
