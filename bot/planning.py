@@ -7,13 +7,15 @@ in SQL, set by set, so that a hundred thousand people are never loaded.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, time
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Select, and_, case, delete, exists, false, func, literal, or_, select
+from sqlalchemy.schema import DropTable
 from sqlmodel import Session, col
 
 from bot.clock import BEIJING
@@ -64,8 +66,11 @@ class Plan:
         return self.reachable + sum(self.waiting.values())
 
 
-def _best_contacts(services: Services, purpose: Purpose) -> Any:
-    """One address a person: the best of those that may be written to unasked for this purpose."""
+def _best_contact(services: Services, purpose: Purpose, person_id: Any) -> Any:
+    """The id of the best of a person's addresses that may be written to unasked for this purpose.
+
+    Asked person by person, so that the cost is that of the segment and not of everybody.
+    """
     allowed = [
         and_(col(Contact.channel) == name, _agreed(scope))
         if scope
@@ -73,24 +78,14 @@ def _best_contacts(services: Services, purpose: Purpose) -> Any:
         for name, scope in services.proactive.items()
         if may_carry(purpose, scope)
     ]
-    ranked = (
-        select(
-            col(Contact.person_id).label("person_id"),
-            col(Contact.address).label("address"),
-            col(Contact.channel).label("channel"),
-            col(Contact.window_until).label("window_until"),
-            col(Contact.window_left).label("window_left"),
-            func.row_number()
-            .over(
-                partition_by=col(Contact.person_id),
-                order_by=BEST_FIRST,
-            )
-            .label("rank"),
-        )
-        .where(col(Contact.reachable), or_(false(), *allowed))
-        .subquery("ranked")
+    return (
+        select(col(Contact.id))
+        .where(col(Contact.person_id) == person_id, col(Contact.reachable), or_(false(), *allowed))
+        .order_by(*BEST_FIRST)
+        .limit(1)
+        .correlate(person_id.table)
+        .scalar_subquery()
     )
-    return select(ranked).where(ranked.c.rank == 1).subquery("best")
 
 
 def _agreed(scope: str) -> Any:
@@ -106,11 +101,8 @@ def _verdicts(services: Services, people: Select[Any], purpose: Purpose, now: da
     """Each person of the segment once, with address, channel, zone and what stands in the way."""
     wanted = people.distinct().subquery("wanted")
     person_id = next(iter(wanted.c))
-    best = _best_contacts(services, purpose)
+    best = Contact.__table__.alias("best")  # type: ignore[attr-defined]  # SQLModel sets it
     windowed = [name for name, facts in services.channels.items() if facts.windowed]
-    consent = select(col(ConsentNow.live)).where(
-        col(ConsentNow.person_id) == person_id, col(ConsentNow.scope) == (purpose.scope or "")
-    )
     stopped = exists().where(
         col(Unsubscription.person_id) == person_id,
         col(Unsubscription.topic).in_([purpose.topic or ALL_TOPICS, ALL_TOPICS]),
@@ -119,7 +111,7 @@ def _verdicts(services: Services, people: Select[Any], purpose: Purpose, now: da
         best.c.channel.not_in(windowed),
         and_(best.c.window_until > now, best.c.window_left > 0),
     )
-    live = consent.scalar_subquery()
+    live = col(ConsentNow.live)
     reason = case(
         (literal(purpose.scope is not None) & live.is_(None), "consent"),
         (literal(purpose.scope is not None) & live.is_(False), "withdrawn"),
@@ -139,7 +131,14 @@ def _verdicts(services: Services, people: Select[Any], purpose: Purpose, now: da
         )
         .select_from(wanted)
         .join(Person, col(Person.id) == person_id)
-        .outerjoin(best, best.c.person_id == person_id)
+        .outerjoin(
+            ConsentNow,
+            and_(
+                col(ConsentNow.person_id) == person_id,
+                col(ConsentNow.scope) == (purpose.scope or ""),
+            ),
+        )
+        .outerjoin(best, best.c.id == _best_contact(services, purpose, person_id))
         .subquery("verdicts")
     )
 
@@ -204,14 +203,15 @@ def freeze(
     session.execute(
         delete(TABLE).where(TABLE.c.campaign_id == campaign.id, TABLE.c.state == State.HELD)
     )
-    verdicts = _verdicts(services, people, purpose, now)
-    for zone_name in _zones(session, verdicts):
-        zone = ZoneInfo(zone_name) if zone_name else BEIJING
-        due, expires = moment.in_zone(zone)
-        if purpose.quiet:
-            due = services.settings.quiet.after(due, zone)
-        for facts in services.channels.values():
-            source = _rows(verdicts, campaign, purpose, facts, zone_name, due, expires, now)
+    with _worked_out(session, _verdicts(services, people, purpose, now)) as verdicts:
+        for zone_name in _zones(session, verdicts):
+            zone = ZoneInfo(zone_name) if zone_name else BEIJING
+            due, expires = moment.in_zone(zone)
+            if purpose.quiet:
+                due = services.settings.quiet.after(due, zone)
+            source = _rows(
+                services.channels, verdicts, campaign, purpose, zone_name, due, expires, now
+            )
             session.execute(
                 mailbox.on_conflict_base(session.connection(), TABLE)
                 .from_select([column.name for column in source.selected_columns], source)
@@ -225,20 +225,37 @@ def freeze(
     return frozen_count(session, campaign.id)
 
 
+@contextmanager
+def _worked_out(session: Session, verdicts: Any) -> Iterator[Any]:
+    """The verdicts as a table of this transaction: each person is asked about once."""
+    made = (
+        select(verdicts)
+        .where(verdicts.c.verdict.in_([NOW, WINDOW]))
+        .into("planned", temporary=True)
+    )
+    session.execute(made)
+    yield made.table
+    session.execute(DropTable(made.table))
+
+
 def _zones(session: Session, verdicts: Any) -> list[str | None]:
     return [zone for (zone,) in session.execute(select(verdicts.c.timezone).distinct())]
 
 
 def _rows(
+    channels: Mapping[str, ChannelFacts],
     verdicts: Any,
     campaign: Campaign,
     purpose: Purpose,
-    facts: ChannelFacts,
     zone_name: str | None,
     due: datetime,
     expires: datetime | None,
     now: datetime,
 ) -> Select[Any]:
+
+    def by_channel(fact: Callable[[ChannelFacts], Any]) -> Any:
+        return case(*((verdicts.c.channel == name, fact(one)) for name, one in channels.items()))
+
     values: dict[str, Any] = {
         "occasion": literal(campaign.occasion),
         "recipient": literal("p").op("||")(verdicts.c.person_id),
@@ -248,9 +265,9 @@ def _rows(
         "purpose": literal(purpose.name),
         "scope": literal(purpose.scope),
         "topic": literal(purpose.topic),
-        "lane": literal(facts.lane(urgent=purpose.urgent)),
-        "windowed": literal(facts.windowed),
-        "repeatable": literal(purpose.repeatable or facts.idempotent),
+        "lane": by_channel(lambda facts: facts.lane(urgent=purpose.urgent)),
+        "windowed": by_channel(lambda facts: facts.windowed),
+        "repeatable": by_channel(lambda facts: purpose.repeatable or facts.idempotent),
         "state": literal(str(State.HELD)),
         "reason": literal(""),
         "not_before": literal(due, TABLE.c.not_before.type),
@@ -263,9 +280,7 @@ def _rows(
         "created_at": literal(now, TABLE.c.created_at.type),
     }
     zone = verdicts.c.timezone.is_(None) if zone_name is None else verdicts.c.timezone == zone_name
-    return select(*[value.label(name) for name, value in values.items()]).where(
-        verdicts.c.verdict.in_([NOW, WINDOW]), verdicts.c.channel == facts.name, zone
-    )
+    return select(*[value.label(name) for name, value in values.items()]).where(zone)
 
 
 def frozen_count(session: Session, campaign_id: int) -> int:

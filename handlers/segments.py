@@ -77,13 +77,17 @@ class Segment:
                     col(MemberCategory.category).in_(self.categories),
                 )
             )
-        if self.cities or self.provinces:
-            query = query.where(
-                or_(
-                    col(MemberProfile.city).in_(self.cities),
-                    col(MemberProfile.province).in_(self.provinces),
-                )
+        # An empty list beside the other would make the database read every profile.
+        where = [
+            column.in_(values)
+            for column, values in (
+                (col(MemberProfile.city), self.cities),
+                (col(MemberProfile.province), self.provinces),
             )
+            if values
+        ]
+        if where:
+            query = query.where(or_(*where))
         if self.ties:
             query = query.where(col(MemberProfile.hometown_tie).in_(self.ties))
         for topic in self.topics:
