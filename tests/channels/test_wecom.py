@@ -321,6 +321,14 @@ async def test_a_tap_is_answered_by_the_card_within_its_five_seconds(wecom: OnWe
     assert wecom.heard(WANG)[-1] == "（没有话）"
 
 
+async def test_what_a_long_button_shows_is_cut(wecom: OnWeCom) -> None:
+    choice = Choice("霍林郭勒市区域经济合作服务中心", "回声 好")
+    await send(wecom, Part("问谁", (choice,)), "1-0")
+    push = await wecom.done(wecom.tap(WANG, "回声 好"))
+    assert (push.answer or {})["Button"] == {"ReplaceName": "已选：霍林郭勒市区域经济…"}
+    assert wecom.heard(WANG)[-1] == "好"
+
+
 async def test_a_tap_told_twice_counts_once(wecom: OnWeCom) -> None:
     await wecom.says(WANG, "选")
     before = len(wecom.heard(WANG))

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from bot.channels.base import Receive
 from bot.channels.callback import Aside, Callback, Patience
 from bot.channels.envelope import Envelope, Fields, cdata, word
-from bot.channels.wecom.cards import unpack
+from bot.channels.wecom.cards import short, unpack
 from bot.channels.wecom.reading import NAME, TAPPED, read
 from bot.clock import Clock
 from bot.messages import Inbound, Part
@@ -74,7 +74,7 @@ class WeComCallback(Callback[Fields]):
         if word(opened, "Event") != TAPPED:
             return None
         stamp = int(self.clock.now().timestamp())
-        chosen = unpack(word(opened, "EventKey")).label
+        chosen = short(unpack(word(opened, "EventKey")))
         answer = (
             f"<xml><ToUserName>{cdata(word(opened, 'FromUserName'))}</ToUserName>"
             f"<FromUserName>{cdata(word(opened, 'ToUserName'))}</FromUserName>"

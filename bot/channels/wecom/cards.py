@@ -36,7 +36,7 @@ def card_message(part: Part, key: str, public_url: str) -> Message:
     """A card with buttons, or one that opens a page; its text has at most 112 characters."""
     card: Message = {"card_type": "text_notice", "sub_title_text": part.text}
     if _tappable(part):
-        buttons = [{"text": _label(c), "key": pack(c), "style": 1} for c in part.choices]
+        buttons = [{"text": short(c), "key": pack(c), "style": 1} for c in part.choices]
         card |= {"card_type": "button_interaction", "button_list": buttons}
         # One task for each bubble: a second try of it is the same task.
         card["task_id"] = content_hash(key, part.text)[:32]
@@ -58,7 +58,8 @@ def _tappable(part: Part) -> bool:
     return 0 < len(part.choices) <= BUTTONS and fits
 
 
-def _label(choice: Choice) -> str:
+def short(choice: Choice) -> str:
+    """What a button shows of a choice."""
     label = choice.label or choice.value
     return label if len(label) <= BUTTON_TEXT else f"{label[: BUTTON_TEXT - 1]}…"
 
