@@ -62,8 +62,8 @@ async def inspect(
     Never raises for what is wrong, and shows no secret. `patience`: seconds a channel may take.
     """
     found = [Chapter("设置", _settings(settings, catalog)), Chapter("本机", _machine(settings))]
-    with _installation(settings, catalog) as (services, of_database):
-        found.append(Chapter("数据库", (*of_database, *_database(services, clock))))
+    with _installation(settings, catalog, clock) as (services, of_database):
+        found.append(Chapter("数据库", of_database))
         if not offline:
             found.append(Chapter("外网地址", await _address(settings.public_url, clock.now())))
             found += await _channels(settings, services, clock, patience)
@@ -131,7 +131,7 @@ def _machine(settings: Settings) -> tuple[Finding, ...]:
 
 @contextmanager
 def _installation(
-    settings: Settings, catalog: Catalog
+    settings: Settings, catalog: Catalog, clock: Clock
 ) -> Iterator[tuple[Services | None, tuple[Finding, ...]]]:
     """The services on the real database where it can be used as it is, else on an empty one.
 
@@ -140,7 +140,7 @@ def _installation(
     real, told = _opened(settings, catalog)
     if real is not None:
         try:
-            yield real, told
+            yield real, (*told, *_database(real, clock))
         finally:
             real.database.close()
         return
@@ -186,9 +186,7 @@ def _opened(settings: Settings, catalog: Catalog) -> tuple[Services | None, tupl
     return None, (Finding(True, "数据库是旧版本的，启动时自动升级（也可先运行 hongyan migrate）"),)
 
 
-def _database(services: Services | None, clock: Clock) -> tuple[Finding, ...]:
-    if services is None:
-        return ()
+def _database(services: Services, clock: Clock) -> tuple[Finding, ...]:
     with services.database.reading() as session:
         theirs = from_millis(database_millis(session.connection()))
     found = [_keys(services)]

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
 
-from bot import check
 from bot.app import CHANNELS
 from bot.channels.base import Finding
 from bot.check import Chapter, inspect, lines, try_channel, wrong
 from bot.cli import run
 from bot.clock import MovableClock, SystemClock
 from bot.installation import load_settings, secrets_of
-from bot.settings import Settings
 from storage.dialogs import Draft
-from storage.people import Person
 from tests.channels.production import CASES, Case, Stage, installed, unset, way_out_of
 from tests.emulators.proxy import Authority, Proxy
 from tests.serving import laid, logging_restored, one_line
@@ -57,7 +54,7 @@ def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
 
 
 def inspected(**more: bool) -> Sequence[Chapter]:
-    return asyncio.run(inspect(load_settings(), whole_catalog(), SystemClock(), **more))  # type: ignore[arg-type]
+    return asyncio.run(inspect(load_settings(), whole_catalog(), SystemClock(), **more))
 
 
 # - with every platform there -
@@ -208,8 +205,7 @@ def test_keys_that_open_nothing_are_told(configured: Path, monkeypatch: pytest.M
     database = laid(load_settings().database_url)
     now = SystemClock().now()
     with database.session() as session:
-        session.add(Person(id=1, created_at=now))
-        session.flush()
+        session.execute(text("INSERT INTO person (id, created_at) VALUES (1, 0)"))
         session.add(Draft(person_id=1, form="x", state="{}", updated_at=now, expires_at=now))
     database.close()
     assert wrong(inspected(offline=True)) == 0
@@ -222,7 +218,7 @@ def test_keys_that_open_nothing_are_told(configured: Path, monkeypatch: pytest.M
 
 def test_a_full_disk_is_told(configured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load_settings()
-    monkeypatch.setattr(check.shutil, "disk_usage", lambda _folder: _Usage())
+    monkeypatch.setattr("shutil.disk_usage", lambda _folder: _Usage())
     found = asyncio.run(inspect(settings, whole_catalog(), SystemClock(), offline=True))
     told = of(found, "本机")[0]
     assert (told.fine, "磁盘只剩 0.0 GB" in told.what) == (False, True)
@@ -278,11 +274,6 @@ async def test_what_lacks_settings_is_not_tried() -> None:
 
 
 def test_each_finding_is_one_line_and_its_advice_another() -> None:
-    found = [
-        Chapter("甲", (Finding(True, "好"), Finding(False, "坏", "点这里"))),
-        Chapter("乙", ()),
-    ]
+    both = Finding(True, "好"), Finding(False, "坏", "点这里")
+    found = [Chapter("甲", both), Chapter("乙", ())]
     assert list(lines(found)) == ["【甲】", "✓ 好", "✗ 坏", "  → 点这里"]
-
-
-_ = (Settings, replace)
