@@ -15,7 +15,9 @@ from sqlmodel import select
 from bot.dispatch import GROUP_NUMBER, GROUP_PRIVATE, USED_UP
 from bot.entrances import LABEL
 from bot.messages import Address, Link, Part
+from handlers.cross_border import AT_HOME, STATEMENT
 from storage.mailbox import Outbox
+from storage.organisation import Unit
 from storage.people import Contact, Grant, OneTimeCode, Person
 from tests.channels.on_telegram import BOT, LI, WANG, OnTelegram, running
 from tests.world import whole_catalog
@@ -160,6 +162,26 @@ async def test_where_nobody_is_kept_the_way_in_holds_no_code(start: Start) -> No
     await bot.settle()
     assert bot.heard(WANG)[-1].startswith("您好")
     assert people(bot) == 0
+
+
+async def test_the_way_in_asks_first_what_the_policy_asks_first(start: Start) -> None:
+    bot = await start("overseas_self")
+    group = bot.telegram.group("鸿雁乡亲", [WANG])
+    await says_in(bot, group, "/register")
+    bot.telegram.follow_link(WANG, LABEL, group)
+    await bot.settle()
+    assert bot.offered(WANG) == [STATEMENT, AT_HOME]
+
+
+async def test_a_link_names_the_unit_that_invites(bot: OnTelegram) -> None:
+    with bot.app.services.database.session() as session:
+        unit = Unit(name="新加坡乡亲会")
+        session.add(unit)
+        session.flush()
+        number = unit.id
+    bot.telegram.scan(WANG, f"https://t.me/hongyan_bot?start=u_{number}")
+    await bot.settle()
+    assert bot.heard(WANG)[0].startswith("您是应「新加坡乡亲会」的邀请来的")
 
 
 async def test_a_coordinators_qr_code_opens_what_it_says(bot: OnTelegram) -> None:

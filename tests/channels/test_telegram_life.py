@@ -164,6 +164,16 @@ async def test_fact_67_what_one_replica_is_told_to_wait_the_other_waits_too(
     assert bot.telegram.calls["sendMessage"] == before + 1
 
 
+async def test_a_message_that_could_not_even_wait_its_turn_is_tried_again(bot: OnTelegram) -> None:
+    bot.telegram.start(WANG)
+    with bot.app.services.database.transaction() as connection:
+        connection.exec_driver_sql("DROP TABLE chat_pace")
+    with pytest.raises(SendError) as caught:
+        await bot.channel.send(Address.parse(bot.address(WANG)), Part("信"), "1-0")
+    assert (caught.value.reason, caught.value.unknown) == ("database", False)
+    assert "sendMessage" not in bot.telegram.calls
+
+
 # - webhook -
 
 
@@ -185,7 +195,7 @@ async def test_fact_76_a_webhook_that_another_system_sets_later_is_waited_out(
         assert bot.telegram.calls["deleteWebhook"] == 1
 
 
-async def test_the_kinds_of_updates_are_asked_for_by_name(bot: OnTelegram) -> None:
+async def test_fact_74_the_kinds_of_updates_are_asked_for_by_name(bot: OnTelegram) -> None:
     async with bot.living():
         assert bot.telegram._allowed == {
             "message",

@@ -311,7 +311,7 @@ async def test_in_a_group_the_bot_reads_only_what_is_meant_for_it(
 
 
 @pytest.mark.usefixtures("people")
-async def test_membership_is_told_only_to_an_admin_who_asked(
+async def test_fact_74_membership_is_told_only_to_an_admin_who_asked(
     platforms: Platforms, client: Client
 ) -> None:
     telegram = platforms.telegram

@@ -29,6 +29,7 @@ from bot.channels.telegram.reading import CHANNEL, Event, Moved, Ourselves, Pres
 from bot.channels.telegram.sending import Sending
 from bot.channels.telegram.wire import (
     POLL,
+    BadRequest,
     ChatMigrated,
     Conflict,
     InvalidToken,
@@ -213,6 +214,8 @@ class Telegram:
             log.warning("telegram_other_poller", hint="另有一个程序在用这个机器人收消息，等它停下")
         elif isinstance(error, InvalidToken):
             log.error("telegram_token_refused", hint="请核对 HONGYAN_TELEGRAM_TOKEN")
+        elif isinstance(error, BadRequest):
+            log.error("telegram_webhook_refused", hint="请核对 HONGYAN_PUBLIC_URL 的域名和端口")
         else:
             log.warning("telegram_unreachable", error=trouble)
 

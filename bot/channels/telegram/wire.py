@@ -155,6 +155,8 @@ def as_send_error(error: TelegramError) -> SendError:
         return SendError("flood", retry_after=seconds)
     if isinstance(error, Forbidden):
         return SendError("blocked", permanent=True, detail=error.message)
+    if isinstance(error, ChatMigrated):
+        return SendError("moved")
     if isinstance(error, InvalidToken):
         return SendError("token", stop_channel=True)
     if isinstance(error, BadRequest):
