@@ -10,7 +10,7 @@ from sqlalchemy import Connection, delete, select, update
 from sqlmodel import Field, SQLModel, col
 
 from storage.columns import EncryptedText, UtcDateTime, personal
-from storage.cursors import move_cursor, read_cursor
+from storage.cursors import hold_cursor, move_cursor
 from storage.hotpath import HotPath
 from storage.mailbox import INBOX, on_conflict_base, on_conflict_nothing
 from storage.people import Contact
@@ -87,8 +87,7 @@ def take_over(
     Of two who read on from the same place only one takes the batch.
     """
     name, start, end = cursor
-    move_cursor_once(connection, name, now)
-    if read_cursor(connection, name) != start:
+    if hold_cursor(connection, name, now) != start:
         return False
     people = {
         address: person
@@ -110,12 +109,6 @@ def take_over(
         connection.execute(on_conflict_nothing(connection, _TAKEN), rows)
     move_cursor(connection, name, end, now)
     return True
-
-
-def move_cursor_once(connection: Connection, name: str, now: datetime) -> None:
-    """Hold a cursor until the transaction ends, so that two cannot both read it and move it."""
-    here = read_cursor(connection, name)
-    move_cursor(connection, name, here, now)
 
 
 def waiting(connection: Connection, channel: str, most: int = 100) -> list[tuple[int, str, str]]:

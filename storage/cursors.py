@@ -33,3 +33,12 @@ def move_cursor(connection: Connection, name: str, value: str, now: datetime) ->
             index_elements=[col(Cursor.name)], set_={"value": value, "at": now}
         )
     )
+
+
+def hold_cursor(connection: Connection, name: str, now: datetime) -> str:
+    """Where to read on, held until the transaction ends: nobody else moves it meanwhile."""
+    table = Cursor.__table__  # type: ignore[attr-defined]  # SQLModel sets it
+    statement = on_conflict_base(connection, table).values(name=name, value="", at=now)
+    held = statement.on_conflict_do_update(index_elements=[col(Cursor.name)], set_={"at": now})
+    value: str = connection.execute(held.returning(col(Cursor.value))).scalar_one()
+    return value
