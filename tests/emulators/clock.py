@@ -58,6 +58,11 @@ class VirtualClock:
         self._jump(until)
         await _let_others_run()
 
+    @control
+    async def move_to(self, moment: str) -> None:
+        """Go to a moment, as ISO 8601 with its offset: as `advance` does, or back in one step."""
+        await self.advance(datetime.fromisoformat(moment).timestamp() - self.timestamp())
+
     def _jump(self, moment: float) -> None:
         self._base, self._since = moment, time.monotonic()
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 from aiohttp import web
 
 from tests.emulators.clock import VirtualClock
-from tests.emulators.control import control_route
+from tests.emulators.control import control, control_route
 from tests.emulators.telegram import Telegram
 from tests.emulators.wechat import WeChat
 from tests.emulators.wecom import WeCom
@@ -59,6 +59,7 @@ class Platforms:
             "wecom_contact": self.wecom_contact,
             "wecom_kf": self.wecom_kf,
             "clock": self.clock,
+            "platforms": self,
         }
         app.add_routes([*self.wechat.routes(), *self.telegram.routes()])
         app.add_routes([*self.wecom_bot.routes(), *self.wecom.routes()])
@@ -87,6 +88,52 @@ class Platforms:
         await self.wecom_bot.close()
         if self._runner is not None:
             await self._runner.cleanup()
+
+    @control
+    def settings(self) -> dict[str, str]:
+        """What an operator would copy from the consoles into `HONGYAN_…` settings."""
+        wechat, corporation = self.wechat.account, self.wecom.corporation
+        bot, qy = self.wecom_bot.account, f"{self.url}/qy"
+        hooks = ",".join(
+            f"{group.name}={qy}/cgi-bin/webhook/send?key={group.key}"
+            for group in self.wecom_webhook.groups.values()
+        )
+        given = {
+            "wechat_app_id": wechat.app_id,
+            "wechat_app_secret": wechat.secret,
+            "wechat_token": wechat.token,
+            "wechat_aes_key": wechat.aes_key,
+            "wechat_api_base": f"{self.url}/mp",
+            "telegram_token": self.telegram.token,
+            "telegram_api_base": self.url,
+            "wecom_corp_id": corporation.corp_id,
+            "wecom_agent_id": str(corporation.agent_id),
+            "wecom_secret": corporation.secret,
+            "wecom_token": corporation.token,
+            "wecom_aes_key": corporation.aes_key,
+            "wecom_api_base": qy,
+            "wecom_bot_id": bot.bot_id,
+            "wecom_webhook_url": hooks,
+        }
+        if self.wecom_bot.mode == "socket":
+            socket = f"{self.url.replace('http', 'ws', 1)}/openws"
+            return {**given, "wecom_bot_secret": bot.secret, "wecom_bot_url": socket}
+        return {**given, "wecom_bot_token": bot.token, "wecom_bot_aes_key": bot.aes_key}
+
+    @control
+    def transcripts(self) -> dict[str, dict[str, list[Any]]]:
+        """What every phone and group shows, by platform and by who or which it is."""
+        chats = self.telegram.chats.values()
+        return {
+            "wechat": {one.openid: one.transcript for one in self.wechat.members.values()},
+            "telegram": {str(chat.id): chat.transcript for chat in chats},
+            "wecom": {one.userid: one.transcript for one in self.wecom.members.values()},
+            "wecom_bot": {one.id: one.transcript for one in self.wecom_bot.chats.values()},
+            "wecom_kf": {name: one.transcript for name, one in self.wecom_kf.customers.items()},
+            "wecom_webhook": {
+                name: list(one.transcript) for name, one in self.wecom_webhook.groups.items()
+            },
+        }
 
     async def serve_for_ever(self) -> None:
         """Until cancelled."""

@@ -298,6 +298,14 @@ class WeChat:
         return self._event(member, "subscribe", {"EventKey": "", **extra})
 
     @control
+    def followed(self, openids: list[str]) -> None:
+        """They followed long ago and wrote lately; nothing is told of it any more."""
+        for openid in openids:
+            member = self.members.setdefault(openid, Member(openid))
+            member.following = True
+            self._open(member, MESSAGE)
+
+    @control
     def unfollow(self, openid: str) -> Push:
         member = self.members[openid]
         member.following = False
