@@ -246,30 +246,10 @@ def _text(given: Mapping[str, Any]) -> str:
 
 def settings_of(platforms: Platforms) -> dict[str, str]:
     """What an operator would fill in, of every platform, as the consoles show it."""
-    wechat, corporation = platforms.wechat.account, platforms.wecom.corporation
-    bot, url = platforms.wecom_bot.account, platforms.url
-    key = platforms.wecom_webhook.make_group(STAFF_GROUP)
-    return {
-        "wechat_app_id": wechat.app_id,
-        "wechat_app_secret": wechat.secret,
-        "wechat_token": wechat.token,
-        "wechat_aes_key": wechat.aes_key,
-        "wechat_api_base": f"{url}/mp",
-        "telegram_token": platforms.telegram.token,
-        "telegram_api_base": url,
-        "telegram_policy": "full",
-        "telegram_filing": "演练评估1号",
-        "wecom_corp_id": corporation.corp_id,
-        "wecom_agent_id": str(corporation.agent_id),
-        "wecom_secret": corporation.secret,
-        "wecom_token": corporation.token,
-        "wecom_aes_key": corporation.aes_key,
-        "wecom_api_base": f"{url}/qy",
-        "wecom_bot_id": bot.bot_id,
-        "wecom_bot_secret": bot.secret,
-        "wecom_bot_url": f"{url.replace('http', 'ws', 1)}/openws",
-        "wecom_webhook_url": f"{STAFF_GROUP}={url}/qy/cgi-bin/webhook/send?key={key}",
-    }
+    platforms.wecom_bot.mode = "socket"
+    platforms.wecom_webhook.make_group(STAFF_GROUP)
+    filed = {"telegram_policy": "full", "telegram_filing": "演练评估1号"}
+    return {**platforms.settings(), **filed}
 
 
 def make_unreliable(platforms: Platforms, chance: random.Random) -> dict[str, Unreliable]:

@@ -505,7 +505,6 @@ async def trial(people: int, seed: int, folder: Path) -> Outcome:
     chance = random.Random(seed)  # noqa: S311  # when what goes wrong, not a secret
     clock_file = folder / "clock"
     async with Platforms(leading_clock(clock_file)) as platforms:
-        platforms.wecom_bot.mode = "socket"
         crowds = {name: kind(platforms, chance) for name, kind in CROWDS.items()}
         talk = Talk(platforms, crowds, chance)
         values = settings_of(platforms) | OFFICE
