@@ -534,6 +534,24 @@ async def test_a_file_arrives_whole_and_under_its_name(wecom: OnWeCom, size: int
     assert [content for _, content, _ in wecom.wecom.media.values()] == [sheet.content]
 
 
+async def test_without_the_tables_nothing_leaves_and_it_is_tried_again(wecom: OnWeCom) -> None:
+    before = wecom.wecom.calls[SEND]
+    with wecom.app.services.database.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE chat_pace RENAME TO away")
+    error = await refused(wecom, "家乡的信")
+    assert (error.reason, error.permanent, error.unknown) == ("busy", False, False)
+    assert wecom.wecom.calls[SEND] == before
+
+
+async def test_what_has_left_and_could_not_be_written_down_is_sent(wecom: OnWeCom) -> None:
+    with wecom.app.services.database.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE TRIGGER full BEFORE UPDATE ON sending BEGIN SELECT RAISE(ABORT, 'full'); END"
+        )
+    assert await send(wecom, "家乡的信", "1-0") != ""
+    assert wecom.heard(WANG)[-1] == "家乡的信"
+
+
 @pytest.mark.parametrize(
     ("mime", "kind"), [("image/png", "image"), ("image/jpeg", "image"), ("image/tiff", "file")]
 )
