@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 from collections.abc import Mapping, Sequence
@@ -60,13 +61,14 @@ class Probe:
         token = await self._token()
         if not token.fine:
             return [token, callback]
-        rights = [
-            await self._right("客服消息", "customservice/getkflist"),
-            await self._right("用户信息", "user/get"),
-            await self._templates_known(),
-        ]
-        quotas = [await self._quota(path, what) for path, what in _QUOTAS.items()]
-        return [token, callback, *rights, *quotas, await self._menu_set()]
+        rest = await asyncio.gather(
+            self._right("客服消息", "customservice/getkflist"),
+            self._right("用户信息", "user/get"),
+            self._templates_known(),
+            *(self._quota(path, what) for path, what in _QUOTAS.items()),
+            self._menu_set(),
+        )
+        return [token, callback, *rest]
 
     async def _token(self) -> Finding:
         what = "公众号的令牌"
