@@ -15,7 +15,7 @@ from storage.people import OneTimeCode
 GONE = "这条消息已过保存期限，内容清除了。需要请回到聊天里回「人工」。"
 
 
-@command("信", "领信", "领取", "来信", reads=True)
+@command("信", "『信』", "「信」", "领信", "领取", "来信", reads=True)
 def fetch(context: Context, _argument: str) -> Reply:
     """The word that a cover asks for; saying anything lets what waits leave."""
     if mailbox.waits_for(context.session.connection(), str(context.inbound.sender)):

@@ -101,7 +101,7 @@ def test_who_erases_their_file_came_by_no_code(office: World) -> None:
 
 
 def test_the_word_of_a_cover_is_answered_even_when_nothing_waits(office: World) -> None:
-    for word in ("信", "领信"):
+    for word in ("信", "『信』", "「信」", "来信"):
         assert office.says("乡亲", word) == "眼下没有等您领取的信；有了会告诉您。"
 
 
