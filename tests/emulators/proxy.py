@@ -196,6 +196,7 @@ class Proxy:
     refused: list[str] = field(default_factory=list)
     url: str = ""
     _ports: dict[str, int] = field(default_factory=dict)
+    _targets: dict[str, str] = field(default_factory=dict)
     _open: AsyncExitStack = field(default_factory=AsyncExitStack)
     _tunnels: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -207,12 +208,16 @@ class Proxy:
         self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         return self
 
+    def behind_name(self, host: str) -> str:
+        """The plain server on 127.0.0.1 that stands behind a name."""
+        return self._targets[host]
+
     async def stand_for(self, host: str, target: str) -> None:
         """From now on a plain server on 127.0.0.1 answers under this name."""
         stand_in = _StandIn(target, self.authority.server(host))
         await stand_in.open()
         self._open.push_async_callback(stand_in.close)
-        self._ports[host] = stand_in.port
+        self._ports[host], self._targets[host] = stand_in.port, target
 
     async def __aexit__(
         self,
