@@ -48,7 +48,7 @@ class GroupWire:
         while True:
             body = {"status_filter": 0, "limit": AT_ONCE, **({"cursor": cursor} if cursor else {})}
             answer = await self._call("groupchat/list", body)
-            found += [str(one["chat_id"]) for one in answer.get("group_chat_list", ())]
+            found += [str(one["chat_id"]) for one in answer.get("group_chat_list") or ()]
             cursor = str(answer.get("next_cursor") or "")
             if not cursor:
                 return found
@@ -56,7 +56,12 @@ class GroupWire:
     async def roster(self, chat: str) -> Roster:
         """A group as the platform shows it, perhaps two seconds behind its events."""
         answer = await self._call("groupchat/get", {"chat_id": chat, "need_name": 1})
-        group = answer["group_chat"]
+        try:
+            return self._roster(answer["group_chat"])
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise SendError("server_error", detail="not understood") from None
+
+    def _roster(self, group: Mapping[str, Any]) -> Roster:
         seats = tuple(
             Seat(
                 member=str(one["userid"]),
@@ -124,11 +129,20 @@ class GroupWire:
     async def keep_welcome(self, number: str, text: str) -> str:
         """Make the material that greets newcomers, or change the one of that number."""
         body = self._link_only(text)
-        if number:
-            await self._call("group_welcome_template/edit", {"template_id": number, **body})
+        if number and await self._changed(number, body):
             return number
         answer = await self._call("group_welcome_template/add", {**body, "notify": 1})
         return str(answer["template_id"])
+
+    async def _changed(self, number: str, body: Mapping[str, Any]) -> bool:
+        """False where somebody has deleted the material in the console."""
+        try:
+            await self._call("group_welcome_template/edit", {"template_id": number, **body})
+        except SendError as error:
+            if not error.permanent:
+                raise
+            return False
+        return True
 
     def _welcome(self, text: str) -> dict[str, Any]:
         content: dict[str, Any] = {"text": {"content": text}}

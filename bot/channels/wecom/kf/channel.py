@@ -483,4 +483,5 @@ def _key(message: Mapping[str, Any]) -> str:
 
 
 def _sent_at(message: Mapping[str, Any]) -> datetime:
-    return datetime.fromtimestamp(int(message.get("send_time") or 0), UTC)
+    moment = message.get("send_time")
+    return datetime.fromtimestamp(moment if isinstance(moment, int) else 0, UTC)

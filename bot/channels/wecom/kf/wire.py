@@ -43,12 +43,12 @@ class KfWire:
     async def accounts(self) -> list[str]:
         """Ids of the service accounts that the app may manage."""
         answer = await self.api.call("kf/account/list", {"offset": 0, "limit": 100})
-        return [str(one["open_kfid"]) for one in answer.get("account_list", ())]
+        return [str(one["open_kfid"]) for one in _objects(answer, "account_list", "open_kfid")]
 
     async def servicers(self, account: str) -> int:
         """How many people take conversations of an account now."""
         answer = await self.api.call("kf/servicer/list", query={"open_kfid": account})
-        return sum(one.get("status") == 0 for one in answer.get("servicer_list", ()))
+        return sum(one.get("status") == 0 for one in _objects(answer, "servicer_list"))
 
     async def read_on(self, account: str, cursor: str, token: str) -> Batch:
         """What has come since the cursor; the token of a callback makes it cheap for 10 minutes."""
@@ -60,7 +60,7 @@ class KfWire:
                 raise
             answer = await self.api.call("kf/sync_msg", body)
         return Batch(
-            answer.get("msg_list", ()),
+            _objects(answer, "msg_list"),
             str(answer.get("next_cursor") or cursor),
             bool(answer.get("has_more")),
         )
@@ -123,6 +123,16 @@ def _fits_a_menu(part: Part) -> bool:
 
 def _short(choice: Choice) -> bool:
     return all(0 < len(text.encode()) <= MENU_ITEM for text in (choice.value, choice.label))
+
+
+def _objects(answer: Mapping[str, Any], name: str, *needed: str) -> list[dict[str, Any]]:
+    """The objects of a list that have all that is needed; whatever else is in it is left out."""
+    listed = answer.get(name)
+    return [
+        one
+        for one in (listed if isinstance(listed, list) else ())
+        if isinstance(one, dict) and all(key in one for key in needed)
+    ]
 
 
 def _if(name: str, value: str) -> dict[str, str]:
