@@ -224,7 +224,8 @@ async def test_fact_55_a_roster_that_lags_is_read_until_it_is_there(on: OnGroup)
 
 
 async def test_a_version_that_never_comes_is_given_up(on: OnGroup) -> None:
-    fields = {"ChatId": CHAT, "ChangeType": "update", "UpdateDetail": "add_member"}
+    fields: dict[str, Any] = {"ChatId": CHAT, "ChangeType": "update"}
+    fields["UpdateDetail"] = "add_member"
     fields |= {"LastMemVer": "a", "CurMemVer": "b", "MemChangeList": {"Item": ["wmX", "wmY"]}}
     await on.done(on.wecom.announce("change_external_chat", fields))
     for _ in range(PATIENCE + 1):
@@ -376,7 +377,6 @@ async def test_a_cancelled_campaigns_task_is_taken_back(on: OnGroup) -> None:
             occasion="o",
             audience="{}",
             template="t",
-            values="{}",
             created_by=None,
             created_at=on.clock.now(),
             state=CampaignState.RUNNING,
