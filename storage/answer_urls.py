@@ -13,6 +13,8 @@ from storage.mailbox import on_conflict_base
 class AnswerUrl(SQLModel, table=True):
     """One such address. `owner` and `id` are keyed digests: of who is answered there, and of it."""
 
+    __tablename__ = "answer_url"
+
     id: str = Field(primary_key=True)
     owner: str = Field(index=True)
     url: str = Field(sa_type=EncryptedText)

@@ -449,7 +449,7 @@ async def test_fact_35_an_address_that_may_have_been_used_is_not_tried_again(
     assert caught.value.unknown
     with pytest.raises(SendError) as caught:
         await on.channel.send(address(on), Part("一"), "1-0")
-    assert caught.value.reason == "window"
+    assert (caught.value.reason, on.bot.calls[RESPONSE]) == ("window", 1)
 
 
 async def test_news_waits_for_their_next_word_and_then_leaves(on: OnWeComBot) -> None:
@@ -514,7 +514,7 @@ async def test_we_answer_only_at_the_platforms_own_address(
 async def test_an_address_to_answer_at_is_kept_sealed(on: OnWeComBot) -> None:
     push = await on.done(on.bot.say(WANG, "回声"))
     with on.app.services.database.engine.connect() as connection:
-        kept = connection.exec_driver_sql("SELECT owner, url FROM answerurl").all()
+        kept = connection.exec_driver_sql("SELECT owner, url FROM answer_url").all()
     assert len(kept) == 1
     assert push.fields["response_url"] not in str(kept)
     assert WANG not in str(kept)
