@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from sqlmodel import col, select
 
-from bot.channels.wechat.channel import COVERS
+from bot.channels.wechat.channel import COVERS, WeChatChannel
 from bot.context import outbox_row
 from bot.messages import say
 from handlers.covers import divided
@@ -454,3 +454,14 @@ async def test_fact_29_a_lapsed_right_raises_one_alarm_and_is_not_tried_again_at
         with made.on.app.services.database.reading() as session:
             told = session.exec(select(Outbox).where(Outbox.purpose == "trouble")).all()
         assert (calls, len(told)) == (1, 1)
+
+
+async def test_two_processes_at_once_push_once(tmp_path: Path) -> None:
+    async with office(tmp_path) as made:
+        await made.is_approved()
+        other = WeChatChannel(made.on.app.services.settings, made.clock)
+        other.attach(made.on.app.services)
+        assert other.errands is not None
+        await asyncio.gather(made.works(), other.errands.work(), made.works())
+        assert made.wechat.calls[MASS] == 1
+        await other.close()

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -37,6 +38,8 @@ HOPELESS = timedelta(days=2)
 SAME_KEY = frozenset({45065})
 PUSHES_A_MINUTE = 60
 
+T = TypeVar("T")
+
 log = structlog.get_logger()
 
 
@@ -52,6 +55,7 @@ class Errands:
         self._limits = limits
         self._unionids = unionids
         self._holder = secrets.token_hex(8)
+        self._holds = False
         self._working = asyncio.Lock()
         self._resting: dict[str, datetime] = {}
         self._pushed: deque[datetime] = deque(maxlen=PUSHES_A_MINUTE)
@@ -74,43 +78,35 @@ class Errands:
     async def work(self) -> None:
         """Do what is due now, once."""
         async with self._working:
-            if not await asyncio.to_thread(self._anything) or not await asyncio.to_thread(
-                self._take
-            ):
-                return
-            for kind, work in self._kinds.items():
-                if self._is_resting(kind):
-                    continue
-                try:
-                    await work()
-                except SendError as error:
-                    await self._rest(kind, error)
+            await self._each("covers", self._covers_due, self._cover)
+            await self._each("codes", self._codes_due, self._make)
+            await self._each("unionids", self._unasked, self._ask_unionid)
 
-    @property
-    def _kinds(self) -> dict[str, Callable[[], Awaitable[None]]]:
-        return {"covers": self._covers, "codes": self._codes, "unionids": self._ask_unionids}
+    async def _each(
+        self, kind: str, due: Callable[[], Sequence[T]], do: Callable[[T], Awaitable[None]]
+    ) -> None:
+        """Do what is due of a kind, unless it rests or another process is at it."""
+        if self._is_resting(kind):
+            return
+        if not await asyncio.to_thread(due) or not await asyncio.to_thread(self._take):
+            return
+        try:
+            # Looked at again: until now another process may have been at it.
+            for one in await asyncio.to_thread(due):
+                await do(one)
+        except SendError as error:
+            await self._rest(kind, error)
 
     # - who works, and when not -
 
-    def _anything(self) -> bool:
-        with self._services.database.engine.connect() as connection:
-            return bool(
-                covers.covers_in(
-                    connection,
-                    NAME,
-                    CoverState.WAITING,
-                    CoverState.SENDING,
-                    CoverState.ACCEPTED,
-                )
-                or scenes.codes_in(connection, NAME, CodeState.WAITING)
-                or (self._unionids and wechat.never_asked(connection, NAME, 1))
-            )
-
     def _take(self) -> bool:
         with self._services.database.transaction() as connection:
-            return leases.take(connection, f"{NAME}:errands", self._holder, HOLD)
+            self._holds = leases.take(connection, f"{NAME}:errands", self._holder, HOLD)
+        return self._holds
 
     def _let_go(self) -> None:
+        if not self._holds:
+            return
         try:
             with self._services.database.transaction() as connection:
                 leases.give_back(connection, f"{NAME}:errands", self._holder)
@@ -136,14 +132,13 @@ class Errands:
 
     # - covers -
 
-    async def _covers(self) -> None:
-        for cover in await asyncio.to_thread(self._covers_due):
-            if cover.preview:
-                await self._preview(cover)
-            elif cover.state == CoverState.ACCEPTED:
-                await self._look(cover)
-            else:
-                await self._push(cover)
+    async def _cover(self, cover: Cover) -> None:
+        if cover.preview:
+            await self._preview(cover)
+        elif cover.state == CoverState.ACCEPTED:
+            await self._look(cover)
+        else:
+            await self._push(cover)
 
     def _covers_due(self) -> list[Cover]:
         now = self._services.clock.now()
@@ -262,13 +257,9 @@ class Errands:
 
     # - scene codes -
 
-    async def _codes(self) -> None:
-        for code in await asyncio.to_thread(self._codes_due):
-            await self._make(code)
-
-    def _codes_due(self) -> list[SceneCode]:
+    def _codes_due(self) -> Sequence[SceneCode]:
         with self._services.database.engine.connect() as connection:
-            return list(scenes.codes_in(connection, NAME, CodeState.WAITING))
+            return scenes.codes_in(connection, NAME, CodeState.WAITING)
 
     async def _make(self, code: SceneCode) -> None:
         scene = {"scene": {"scene_str": code.scene}}
@@ -298,24 +289,25 @@ class Errands:
 
     # - union ids -
 
-    async def _ask_unionids(self) -> None:
-        """Ask who has not been asked for; where the account is bound to no owner there is none."""
+    def _unasked(self) -> Sequence[tuple[int, str]]:
         if not self._unionids:
-            return
-        for person_id, address in await asyncio.to_thread(self._unasked):
-            openid = Address.parse(address).user
-            try:
-                answer = await self._api.get("user/info", openid=openid, lang="zh_CN")
-            except SendError as error:
-                if not error.permanent:
-                    raise
-                answer = {}
-            unionid = str(answer.get("unionid") or "") or None
-            await asyncio.to_thread(self._keep_unionid, person_id, unionid)
-
-    def _unasked(self) -> list[tuple[int, str]]:
+            return ()
         with self._services.database.engine.connect() as connection:
-            return list(wechat.never_asked(connection, NAME, AT_ONCE))
+            return wechat.never_asked(connection, NAME, AT_ONCE)
+
+    async def _ask_unionid(self, who: tuple[int, str]) -> None:
+        """There is none where the account is bound to no owner."""
+        person_id, address = who
+        try:
+            answer = await self._api.get(
+                "user/info", openid=Address.parse(address).user, lang="zh_CN"
+            )
+        except SendError as error:
+            if not error.permanent:
+                raise
+            answer = {}
+        unionid = str(answer.get("unionid") or "") or None
+        await asyncio.to_thread(self._keep_unionid, person_id, unionid)
 
     def _keep_unionid(self, person_id: int, unionid: str | None) -> None:
         now = self._services.clock.now()

@@ -22,6 +22,7 @@ POPUP, CHANGED, SENT = (
 )
 TEMPLATE_DONE, MASS_DONE = "templatesendjobfinish", "masssendjobfinish"
 EVENTS = frozenset({POPUP, CHANGED, SENT, TEMPLATE_DONE, MASS_DONE})
+LONGEST_ID = 128  # characters; a template's has 43
 _BOXES = {
     POPUP: "SubscribeMsgPopupEvent",
     CHANGED: "SubscribeMsgChangeEvent",
@@ -64,6 +65,8 @@ class Hearing:
                 return
             for item in items(fields):
                 template = word(item, "TemplateId")
+                if not 0 < len(template) <= LONGEST_ID:
+                    continue
                 if word(item, "SubscribeStatusString") == "accept":
                     lasting = template in self._notices_wanted.lasting
                     wechat.agree(connection, person_id, template, now, lasting=lasting)
