@@ -246,7 +246,8 @@ async def test_what_was_heard_is_taken_before_we_go(tmp_path: Path) -> None:
         on.bot.say(WANG, "最后一句")
         await until(lambda: bool(on.channel._lines))
         stopping = asyncio.create_task(on.stop())
-        await asyncio.sleep(0.01)
+        done, _waiting = await asyncio.wait({stopping}, timeout=0.3)
+        assert done == set()
         free.set()
         await stopping
         assert taken == ["最后一句"]
@@ -272,6 +273,17 @@ async def test_fact_42_an_answer_whose_ack_is_lost_is_not_shown_twice(on: OnSock
             await on.drain()
             await on.clock.advance(1)
     assert (on.heard(WANG), on.bot.calls[ANSWER]) == (["家乡好"], 2)
+
+
+async def test_fact_42_news_does_not_take_the_place_of_an_answer_in_doubt(on: OnSocket) -> None:
+    await on.bot.say(WANG, "今天天气好").done()
+    await on.channel.ping()
+    on.bot.fail(ANSWER, "stall", "after")
+    with pytest.raises(SendError):
+        await on.channel.send(address(on), Part("答复"), "1-0")
+    await on.channel.send(address(on), Part("家书"), "2-0")
+    await on.channel.send(address(on), Part("答复"), "1-0")
+    assert on.heard(WANG) == ["答复", "家书"]
 
 
 async def test_fact_42_a_push_without_an_ack_is_unknown_after_five_seconds(
