@@ -1,7 +1,8 @@
 """Ways into the private chat: behind a link or a QR code, once, stands what somebody wanted to say.
 
 A code is a short random word that opens one command, for a while, and only for the one person it
-was made for where that is known. Only its digest is kept, like that of every one-time code.
+was made for where that is known. Only its digest is kept, like that of every one-time code; what it
+says is kept sealed.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Mapping
+from base64 import b64decode, b64encode
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -49,16 +51,32 @@ def way_in(context: Context, found: Match | None = None) -> Link | None:
     return Link(LABEL, coded + new_code(context, words, LIFE, str(context.inbound.sender)))
 
 
+def ways_elsewhere(
+    context: Context, words: str, life: timedelta, channels: Sequence[str]
+) -> Sequence[Link]:
+    """Links by which the speaker says `words` on those of these channels that have a way in."""
+    mine = context.inbound.sender.channel
+    ways = doors(context.connection, [name for name in channels if name != mine])
+    return [
+        Link(
+            f"用 {context.services.channels[channel].label} 打开",
+            coded + new_code(context, words, life),
+        )
+        for channel, (_plain, coded) in ways.items()
+    ]
+
+
 def new_code(context: Context, words: str, life: timedelta, sender: str = "") -> str:
     """A code that says `words` once within `life`, for whoever brings it or for one address."""
     code = PREFIX + secrets.token_urlsafe(16)
     keys = context.services.keys
-    payload = {"words": words, "for": keys.digest(sender) if sender else ""}
+    said = {"words": words, "for": keys.digest(sender) if sender else ""}
+    sealed = b64encode(keys.seal(json.dumps(said, ensure_ascii=False))).decode()
     context.connection.execute(
         insert(OneTimeCode).values(
             kind=KIND,
             digest=keys.digest(code),
-            payload=json.dumps(payload, ensure_ascii=False),
+            payload=json.dumps({"sealed": sealed}),
             created_at=context.now,
             expires_at=context.now + life,
             tries_left=1,
@@ -89,10 +107,16 @@ def enter(context: Context) -> str | None:
     ).first()
     if found is None:
         return None
-    payload: Mapping[str, str] = json.loads(found.payload)
-    if payload["for"] not in ("", keys.digest(str(context.inbound.sender))):
+    said = _opened(context, found.payload)
+    if said["for"] not in ("", keys.digest(str(context.inbound.sender))):
         return None
     context.connection.execute(
         update(OneTimeCode).where(col(OneTimeCode.id) == found.id).values(used_at=context.now)
     )
-    return payload["words"]
+    return said["words"]
+
+
+def _opened(context: Context, payload: str) -> Mapping[str, str]:
+    sealed = b64decode(json.loads(payload)["sealed"])
+    said: Mapping[str, str] = json.loads(context.services.keys.open(sealed))
+    return said

@@ -13,15 +13,18 @@ from sqlmodel import Session, col, delete
 from bot.clock import show_time
 from bot.commands import Purpose, Retention, command
 from bot.context import Context
+from bot.entrances import ways_elsewhere
 from bot.errors import UserError
 from bot.forms import Ask, Asking, Form
 from bot.messages import Reply, say
 from bot.normalize import Miss, is_no, pick_numbers, tidy
 from handlers import codes
+from handlers.cross_border import OVERSEAS_SELF, PUBLIC_ONLY
 from handlers.events import seats
 from handlers.events.organising import tell_moved_up
 from handlers.forms.member_profile import MemberForm
 from handlers.place import here
+from handlers.purposes import DUTY_NOW
 from handlers.registration import ConsentForm, OfAge
 from handlers.role_codes import describe
 from storage import linking
@@ -85,11 +88,19 @@ def _hand_out(context: Context) -> Reply:
     code = codes.link_code(context.session, context.services.keys, context.person_id, context.now)
     context.audit("person.link_code", f"person:{context.person_id}")
     minutes = codes.LINK_LIFE // timedelta(minutes=1)
+    ways = ways_elsewhere(context, f"关联 {code}", codes.LINK_LIFE, _open_to_all(context))
     return say(
         f"关联码：{code}，{minutes}分钟内有效，只能用一次。\n"
         f"请到您的另一个渠道，私聊我发「关联 {code}」。\n"
-        "这个码只给您自己用：谁输入它，谁就能看到您的档案。工作人员也不会向您要。"
+        "这个码只给您自己用：谁输入它，谁就能看到您的档案。工作人员也不会向您要。",
+        link=next(iter(ways), None),
     )
+
+
+def _open_to_all(context: Context) -> Sequence[str]:
+    """The channels on which linking is not barred for being abroad."""
+    barred = (PUBLIC_ONLY, OVERSEAS_SELF)
+    return [n for n, facts in context.services.channels.items() if facts.policy not in barred]
 
 
 def _has_something(context: Context) -> bool:
@@ -157,6 +168,7 @@ def _preview(context: Context, code: OneTimeCode) -> Reply:
         "files": files,
         "card": _card(context, other, theirs, mine),
     }
+    context.audit("person.link_shown", f"person:{other}")
     return context.begin(LinkForm, facts)
 
 
@@ -316,6 +328,7 @@ def _become_one(context: Context, code_id: int, file: int | None) -> Reply:
         f"合成了一个人。是您本人办的就不用理会；不是您本人，请马上在这里回「取消关联」，"
         f"并拨打 {here(context).office.phone}。",
     )
+    _tell_on_duty(context, merged)
     return say(_done(context, merged))
 
 
@@ -382,6 +395,28 @@ def _tell_others(context: Context, occasion: str, words: str) -> None:
     for contact in contacts_of(context.session, context.person_id):
         if contact.id != context.contact_id and contact.reachable:
             _tell(context, contact, occasion, words)
+
+
+def _tell_on_duty(context: Context, merged: Merged) -> None:
+    """Whoever holds a role holds it on the other channel too: those in charge may ask them."""
+    held = grants_of(context.session, context.person_id, context.now)
+    if not held:
+        return
+    roles = "、".join(
+        dict.fromkeys(describe(context.session, one.role, one.unit_id, one.team_id) for one in held)
+    )
+    called = context.person.called or "未留称呼"
+    for person_id in context.services.catalog.policy.on_duty(context.session, context.now):
+        if person_id != context.person_id:
+            context.send(
+                person_id,
+                say(
+                    f"{called}（{roles}）把账号与{_label(context, _here(context))}的一个账号合成了"
+                    "一个人，两边都能使用这些角色。如有疑问请与本人核对，必要时「角色 撤销」。"
+                ),
+                occasion=f"linked_role:{merged.link.id}",
+                purpose=DUTY_NOW,
+            )
 
 
 def _tell(context: Context, contact: Contact, occasion: str, words: str) -> None:
@@ -556,9 +591,20 @@ def give_up(context: Context, argument: str) -> Reply:
     """`解除渠道 2`: the address becomes a stranger's."""
     if len(contacts_of(context.session, context.person_id)) == 1:
         raise UserError("您只有这一个渠道，不能解除。想离开请回「撤回同意」或「删除档案」。")
+    _refuse_while_fresh(context)
     chosen = _numbered(context, argument)
     facts = {"contact": chosen.id, "label": _label(context, chosen.channel)}
     return context.begin(GiveUpForm, facts)
+
+
+def _refuse_while_fresh(context: Context) -> None:
+    """Who got in by somebody's code must not throw them out before they have noticed."""
+    fresh = linking.last_link(context.session, context.person_id, context.now)
+    if fresh is not None:
+        raise UserError(
+            f"{show_time(fresh.linked_at)} 刚关联过账号，{DAYS}天之内不能解除渠道，"
+            "只能「取消关联」。"
+        )
 
 
 class GiveUpForm(Form, name="give_up_channel", label="解除渠道"):
@@ -599,6 +645,7 @@ def _give_up(context: Context, contact_id: int) -> Reply:
     lost = next((contact for contact in mine if contact.id == contact_id), None)
     if lost is None or len(mine) == 1:
         raise UserError("这个渠道已经不在您名下，回「我的渠道」再看一遍。")
+    _refuse_while_fresh(context)
     before = context.person_id
     context.discard(GiveUpForm)
     alone = linking.leave_alone(context.session, lost, context.now)

@@ -3,6 +3,7 @@ and nothing personal is kept or repeated."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,12 +11,14 @@ import pytest
 from sqlmodel import select
 
 from bot.commands import Command
+from bot.context import ChannelFacts
 from bot.dispatch import GROUP_NUMBER, GROUP_PRIVATE
 from bot.messages import Chat, Happening, Kind
 from bot.personal_numbers import reaches_somebody
 from storage.doors import keep_door
 from storage.people import OneTimeCode, Person
 from tests.bare import NOON
+from tests.people import register_many
 from tests.world import GROUP, World, whole_catalog
 
 COMMANDS = whole_catalog().of(Command)
@@ -136,3 +139,25 @@ def ways(world: World, text: str) -> list[str]:
     inbound = world.inbound("guo", text, chat=Chat(GROUP))
     parts = world.app.dispatcher.handle(inbound)
     return [line.partition("：")[2] for part in parts for line in part.text.split("\n")[1:]]
+
+
+def test_a_link_to_another_channel_carries_the_word_and_no_secret_is_readable(
+    make_world: Callable[..., World],
+) -> None:
+    world = make_world()
+    other = ChannelFacts("other", label="别处")
+    world.app.services.channels["other"] = other  # type: ignore[index]  # one more for this test
+    with world.database.transaction() as connection:
+        keep_door(connection, "other", "https://o.example/bot", "https://o.example/bot?s=", NOON)
+    register_many(world, 1)
+    answer = world.says("member-0", "关联")
+    found = re.search(r"用 别处 打开：https://o\.example/bot\?s=(go-\S+)", answer)
+    assert found is not None
+    code = re.search(r"关联码：(\d{6})", answer)
+    assert code is not None
+    with world.database.reading() as session:
+        kept = session.exec(select(OneTimeCode)).all()
+    assert len(kept) == 2
+    assert [one for one in kept if code[1] in one.payload] == []
+    entered = world.inbound("new", Happening.SCANNED, kind=Kind.EVENT, argument=found[1])
+    assert "确认关联" in world.hears(entered)
