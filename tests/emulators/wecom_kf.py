@@ -406,4 +406,7 @@ class Kf:
         if state == HUMAN and not self.servicers.get(given.get("servicer_userid", "")):
             raise Refused(self.rules.not_a_servicer)
         customer.state, customer.servicer = state, str(given.get("servicer_userid", ""))
-        return {"msg_code": secrets.token_hex(8)}
+        code = f"code-{secrets.token_hex(8)}"
+        if state == ENDED:
+            self._codes[code] = (customer, self._now() + self.rules.code_life)
+        return {"msg_code": code}

@@ -325,7 +325,7 @@ class KfChannel:
         age = self._clock.now() - known.since
         if known.led is Led.QUEUE and age > NOBODY_CAME:
             with contextlib.suppress(SendError):
-                await self._wire.end(address)
+                await self._end(address)
                 return Led.ENDED
         if age > LOOK_AGAIN:
             with contextlib.suppress(SendError):
@@ -334,6 +334,17 @@ class KfChannel:
                     await self._note(address, led)
                 return led
         return known.led
+
+    async def _end(self, address: Address) -> None:
+        """End a queue that nobody came to; its last code lets out what is answered now."""
+        code = await self._wire.end(address)
+        now = self._clock.now()
+
+        def write() -> None:
+            with self._database.transaction() as connection:
+                conversations.open_pass(connection, str(address), code, now + GREETING, now)
+
+        await asyncio.to_thread(write)
 
     def _know(self, addresses: Sequence[str]) -> None:
         """Look up whose conversations these are, for as long as they are being answered."""

@@ -93,13 +93,18 @@ class KfWire:
         await self._move(address, state, _if("servicer_userid", servicer))
         return Led.PERSON if servicer else Led.QUEUE
 
-    async def end(self, address: Address) -> None:
-        """End a session that nobody has taken; the member's next words begin a new one."""
-        await self._move(address, _ENDED, {})
+    async def end(self, address: Address) -> str:
+        """End a session that nobody has taken; the member's next words begin a new one.
 
-    async def _move(self, address: Address, state: int, more: Mapping[str, str]) -> None:
+        Returns a code by which one last message may still leave, "" without one.
+        """
+        answer = await self._move(address, _ENDED, {})
+        return str(answer.get("msg_code") or "")
+
+    async def _move(self, address: Address, state: int, more: Mapping[str, str]) -> dict[str, Any]:
         body = {"open_kfid": address.account, "external_userid": address.user}
-        await self.api.call("kf/service_state/trans", {**body, "service_state": state, **more})
+        moved = {**body, "service_state": state, **more}
+        return await self.api.call("kf/service_state/trans", moved)
 
 
 def words(part: Part) -> dict[str, Any]:
