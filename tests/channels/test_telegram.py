@@ -352,7 +352,7 @@ async def test_fact_71_where_nothing_listens_nothing_has_left(
     with pytest.raises(SendError) as caught:
         await lost.send(Address.parse(bot.address(WANG)), Part("信"), "1-0")
     await lost.close()
-    assert (caught.value.reason, caught.value.unknown) == ("network", False)
+    assert (caught.value.reason, caught.value.unknown) == ("no_connection", False)
 
 
 async def test_fact_71_a_page_instead_of_an_answer_is_unknown(bot: OnTelegram) -> None:

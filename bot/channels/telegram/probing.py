@@ -53,6 +53,9 @@ _REFUSED = Finding(
 )
 
 
+_WORDS = {"no_connection": "网络不通", "server_error": "平台故障", "flood": "被限流"}
+
+
 def _unreachable(error: TelegramError, proxied: bool) -> Finding:
     way = (
         "请核对 HONGYAN_TELEGRAM_PROXY 能否访问 api.telegram.org"
@@ -61,7 +64,7 @@ def _unreachable(error: TelegramError, proxied: bool) -> Finding:
     )
     return Finding(
         False,
-        f"连不上 Telegram（{as_send_error(error).reason}）",
+        f"连不上 Telegram（{_WORDS.get(as_send_error(error).reason, '没有答复')}）",
         f"{way}。连上之前其他渠道照常服务，本渠道会一直重试。",
     )
 

@@ -163,7 +163,7 @@ def as_send_error(error: TelegramError) -> SendError:
         return SendError(_reason(error.message.lower()), permanent=True, detail=error.message)
     if isinstance(error, NetworkError):
         return _lost(error)
-    return SendError("answer", unknown=True, detail=type(error).__name__)
+    return SendError("no_answer", unknown=True, detail=type(error).__name__)
 
 
 def _reason(said: str) -> str:
@@ -179,12 +179,12 @@ def _lost(error: NetworkError) -> SendError:
     """An error on the way: may the message have left?"""
     cause = error.__cause__
     if type(cause).__name__ in NOTHING_LEFT:
-        return SendError("network", detail=type(cause).__name__)
+        return SendError("no_connection", detail=type(cause).__name__)
     if "Too Large" in error.message:
         return SendError("too_large", permanent=True)
     if "(502)" in error.message or "(503)" in error.message:
-        return SendError("platform", detail="5xx")
+        return SendError("server_error", detail="5xx")
     if isinstance(error, TimedOut) or cause is not None:
         # Not heard, or heard in a proxy's words: the platform may have done what was asked.
         return SendError("timeout", unknown=True, detail=type(cause).__name__)
-    return SendError("platform", detail=error.message)
+    return SendError("server_error", detail=error.message)
