@@ -76,7 +76,9 @@ def _lanes(session: Session) -> Iterator[str]:
 
 
 def _people(session: Session) -> Iterator[str]:
-    people = session.exec(select(func.count(col(Person.id)))).one()
+    people = session.exec(
+        select(func.count(col(Person.id))).where(col(Person.merged_into).is_(None))
+    ).one()
     reachable = session.exec(
         select(Contact.channel, func.count())
         .where(col(Contact.reachable))

@@ -420,6 +420,14 @@ def test_two_accounts_that_voted_on_one_request_stay_two(world: World) -> None:
     assert rows(world, PersonLink) == []
 
 
+def test_those_in_charge_hear_when_a_role_gets_another_channel(world: World) -> None:
+    world.grant("管理员", "admin")
+    world.grant(OLD, "leader")
+    link(world)
+    world.drain()
+    assert ["（领导）把账号与" in words for words in world.news("管理员")] == [True]
+
+
 def test_only_a_digest_of_the_code_is_kept(world: World) -> None:
     world.talk(OLD, *REGISTER)
     code = code_of(world, OLD)
@@ -455,7 +463,12 @@ def test_parting_gives_back_what_came_along_and_revives_no_consent(world: World)
         }
         assert ids_of(session, old) == [old]
     actions = [e.action for e in rows(world, AuditEntry) if e.action.startswith("person.")]
-    assert actions == ["person.link_code", "person.linked", "person.link_undone"]
+    assert actions == [
+        "person.link_code",
+        "person.link_shown",
+        "person.linked",
+        "person.link_undone",
+    ]
 
 
 def test_what_waits_at_a_lost_address_goes_where_the_reader_still_is(world: World) -> None:
