@@ -207,10 +207,14 @@ def play(
 def demo(
     port: Annotated[int, typer.Option(help="网页的端口", min=0, max=65535)] = 8000,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="不自动打开浏览器")] = False,
+    platforms: Annotated[
+        bool,
+        typer.Option("--platforms", help="另接上本机的模拟平台（微信、企业微信、Telegram）"),
+    ] = False,
 ) -> None:
     """打开演示页：虚构的人物，不需要任何设置。"""
     # Imported when asked for: no installation needs it.
-    code: int = importlib.import_module("bot.demo").main(port, not no_browser)
+    code: int = importlib.import_module("bot.demo").main(port, not no_browser, platforms)
     raise typer.Exit(code)
 
 

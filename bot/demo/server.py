@@ -28,6 +28,7 @@ from bot.clock import MovableClock, beijing
 from bot.commands import DemoData, DemoPhone
 from bot.demo.journey import Journey, destination
 from bot.demo.ledger import view
+from bot.demo.platforms import PATH, Emulators, pages
 from bot.lunar import lunar_text
 from bot.messages import PRIVATE, Address, Chat, Inbound, Kind
 
@@ -215,7 +216,7 @@ def _event(event: Event) -> str:
     return f"data: {json.dumps(event, ensure_ascii=False, separators=(',', ':'))}\n\n"
 
 
-def routes(demo: Demo) -> list[BaseRoute]:
+def routes(demo: Demo, emulated: Emulators | None = None) -> list[BaseRoute]:
     """What the demo answers besides the phone pages."""
     one_move = asyncio.Lock()
     guard = [
@@ -286,7 +287,12 @@ def routes(demo: Demo) -> list[BaseRoute]:
     async def home(_request: Request) -> Response:
         return RedirectResponse("/demo")
 
+    more = []
+    if emulated is not None:
+        show, speak = pages(emulated)
+        more = [route(PATH, show), route(PATH, speak, "POST")]
     return [
+        *more,
         route("/", home),
         route("/demo", page),
         route("/demo/static/{name}", asset),
