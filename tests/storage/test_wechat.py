@@ -5,12 +5,17 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlmodel import col
 
-from storage import covers, scenes, wechat
-from storage.covers import Counts, Cover, CoverState
+from bot.context import new_row
+from storage import covers, mailbox, scenes, wechat
+from storage.campaigns import Campaign, CampaignState
+from storage.covers import Counts, Cover, CoverRecipient, CoverState
+from storage.hotpath import HotPath
+from storage.mailbox import State
 from storage.people import Person
+from storage.platform_tokens import keep_token, token_of
 from storage.scenes import Arrival, CodeState, SceneCode
 from storage.wechat import Follower, NoticeGrant
 from tests.bare import NOON, Bare
@@ -193,3 +198,114 @@ def test_who_was_pushed_to_is_forgotten_after_last_month(bare: Bare) -> None:
     push(bare, CoverState.DONE, "2026-02")
     with bare.database.transaction() as connection:
         assert covers.forget_recipients(connection, "2026-02") == 1
+
+
+# What may leave beyond the window, and who waits for a cover --------------------------------------
+
+
+def waiting_rows(bare: Bare, count: int, **values: Any) -> list[int]:
+    """So many people whose window is closed, each with one row; returns their ids."""
+    people = bare.people(count, "window", window_until=NOON, window_left=0)
+    with bare.database.transaction() as connection:
+        rows = [
+            new_row(
+                occasion="b:1",
+                recipient=f"p{person}",
+                person_id=person,
+                address=f"window:t:p{person}",
+                purpose="news",
+                lane="window:bulk",
+                windowed=True,
+                not_before=NOON,
+                created_at=NOON,
+                **values,
+            )
+            for person in people
+        ]
+        mailbox.enqueue(connection, rows)
+    return people
+
+
+def campaign(bare: Bare) -> int:
+    with bare.database.session() as session:
+        row = Campaign(
+            number="B-1",
+            kind="broadcast",
+            title="",
+            occasion="b:1",
+            purpose="news",
+            template="",
+            created_at=NOON,
+            state=CampaignState.RUNNING,
+        )
+        session.add(row)
+        session.flush()
+        assert row.id is not None
+        return row.id
+
+
+def test_what_needs_no_window_is_let_through_only_where_it_is_closed(bare: Bare) -> None:
+    bare.lane("window:bulk")
+    closed = waiting_rows(bare, 2)
+    [open_one] = bare.people(1, "window", window_until=NOON + timedelta(hours=1), window_left=5)
+    bare.rows(1, lane="window:bulk", windowed=True, address=f"window:t:p{open_one}")
+    with bare.database.transaction() as connection:
+        ids = [row.id for row in mailbox.claim(connection, "window:bulk", "w", NOON, 9)]
+        beyond = mailbox.gate_beyond(connection, ids, ids, "w", NOON)
+        rest = [id for id in ids if id not in beyond]
+        assert mailbox.gate(connection, rest, "w", NOON) == set(rest)
+        assert mailbox.gate_beyond(connection, ids, [], "w", NOON) == set()
+    assert (len(beyond), len(rest), len(closed)) == (2, 1, 2)
+
+
+def test_what_nobody_consented_to_does_not_leave_beyond_the_window_either(bare: Bare) -> None:
+    bare.lane("window:bulk")
+    waiting_rows(bare, 1, scope="profile")
+    with bare.database.transaction() as connection:
+        ids = [row.id for row in mailbox.claim(connection, "window:bulk", "w", NOON, 9)]
+        assert mailbox.gate_beyond(connection, ids, ids, "w", NOON) == set()
+        mailbox.gate(connection, ids, "w", NOON)
+    assert bare.states() == {"suppressed": 1}
+
+
+def test_a_push_begins_with_those_who_still_wait_and_keeps_its_list(bare: Bare) -> None:
+    number = campaign(bare)
+    people = waiting_rows(bare, 4, campaign_id=number, state=State.DEFERRED, reason="window")
+    cover_id = push(bare, CoverState.WAITING, campaign_id=number)
+    earlier = [push(bare, CoverState.DONE) for _ in range(4)]
+    with bare.database.transaction() as connection:
+        connection.execute(delete(CoverRecipient))
+        covers.add_recipients(connection, cover_id, people[:3])
+        for one in earlier:
+            covers.add_recipients(connection, one, people[:1])  # the first has had four
+        HotPath(connection).reopen([f"window:t:p{people[1]}"])  # the second has just written
+        waiting, *_ = covers.covers_in(connection, "wechat", CoverState.WAITING)
+        # The rows stand on a channel of another name in these tests.
+        waiting.channel = "window"
+        connection.execute(update(Cover).values(channel="window"))
+        begun = covers.begin(connection, waiting, "2026-03", 4, NOON)
+        sending, *_ = covers.covers_in(connection, "window", CoverState.SENDING)
+        again = covers.begin(connection, sending, "2026-03", 4, NOON)
+    assert begun == again == [f"window:t:p{people[2]}"]
+    assert (sending.tries, waits(bare, people[2])) == (1, 1)
+
+
+def waits(bare: Bare, person: int) -> int:
+    with bare.database.engine.connect() as connection:
+        return mailbox.waits_for(connection, f"window:t:p{person}")
+
+
+def test_news_of_a_platform_is_taken_once(bare: Bare) -> None:
+    def take() -> bool:
+        with bare.database.transaction() as connection:
+            return mailbox.first_time(connection, "wechat:wx1:e1", NOON)
+
+    assert [take(), take()] == [True, False]
+
+
+def test_a_token_is_kept_for_all_and_replaced(bare: Bare) -> None:
+    with bare.database.transaction() as connection:
+        assert token_of(connection, "wechat:wx1") is None
+        for token in ("one", "two"):
+            keep_token(connection, "wechat:wx1", token, NOON)
+        assert token_of(connection, "wechat:wx1") == ("two", NOON)
