@@ -54,7 +54,9 @@ STEP = 5.0  # virtual seconds at a time
 TAIL = 1800.0  # virtual seconds at most until the last is said
 HAND_OVER = 1.0  # real seconds that one step may wait for what was said to be taken
 SETTLE = 75.0  # real seconds at most until all is taken and said: one round of what only polls
-BEAT = 20.0  # virtual seconds between two heartbeats
+TAIL_STEP = 0.25  # real seconds of a step after the hour: who waits for others gets their time
+BEAT = 60.0  # virtual seconds between two heartbeats
+REGISTER = 3  # one in so many registers; the others only ask
 TOKENS_LIVE = 240.0  # virtual seconds until the platforms kill their tokens
 GROWTH = 32.0  # megabytes that the installation may grow by in the second half
 CITIES = ("上海", "杭州", "北京", "苏州", "呼和浩特")
@@ -199,7 +201,7 @@ class Talk:
         """Let a little time pass, and wait until what was said has been taken."""
         await self.clock.advance(STEP)
         until = time.monotonic() + HAND_OVER
-        while time.monotonic() < until and (self.flying or self.platforms.telegram.pending()):
+        while time.monotonic() < until and self.flying:
             await asyncio.sleep(0.002)
 
     async def pause(self, least: float, most: float) -> None:
@@ -223,6 +225,14 @@ class Talk:
         for text in ("回执 不能来", "确认"):
             await self.say(crowd, user, text)
             await self.pause(2, HOUR / 100)
+
+    async def asker(self, crowd: Any, user: str) -> None:
+        """Ask this and that, and never register."""
+        await self.pause(0, HOUR * 0.5)
+        await self._handed_over(crowd.enter(user))
+        for text in ("菜单", "活动", "隐私", "政策"):
+            await self.say(crowd, user, text)
+            await self.pause(2, HOUR / 10)
 
     async def clerk(self, crowd: Any, user: str) -> None:
         """Somebody of the staff who asks this and that."""
@@ -496,8 +506,11 @@ def _announced(talk: Talk) -> dict[str, int]:
 # - the whole -
 
 
-async def trial(people: int, seed: int, folder: Path) -> Outcome:
-    """Run it all; bounded by the hour, its tail, and a minute for the last to be said."""
+async def trial(people: int, seed: int, folder: Path, *, tokens_die: bool = True) -> Outcome:
+    """Run it all; bounded by the hour, its tail, and a minute for the last to be said.
+
+    Where tokens die, an installation keeps silent for a real minute now and then.
+    """
     from benchmarks.crowds import CROWDS, CUSTOMER_GROUP, make_unreliable, settings_of
     from tests.emulators.server import Platforms
 
@@ -520,7 +533,7 @@ async def trial(people: int, seed: int, folder: Path) -> Outcome:
             _people(talk, numbers, staff, teams, people)
             platforms.wecom_contact.create(CUSTOMER_GROUP, "乡亲一群", staff[0])
             faults = make_unreliable(platforms, chance)
-            rss = await _pass(talk, process.pid)
+            rss = await _pass(talk, process.pid, tokens_die)
             for laid in faults.values():
                 laid.over = True
             unsettled = await _settle(talk, database)
@@ -571,21 +584,28 @@ def _people(
     for name in ("wechat", "telegram", "wecom_kf"):
         crowd = talk.crowds[name]
         for number in range(first, first + numbers[name]):
-            talk.begin(talk.member(crowd, crowd.join(number), number, invited))
+            user = crowd.join(number)
+            if number % REGISTER:
+                talk.begin(talk.asker(crowd, user))
+            else:
+                talk.begin(talk.member(crowd, user, number, invited))
         first += numbers[name]
 
 
-async def _pass(talk: Talk, pid: int) -> list[float]:
+async def _pass(talk: Talk, pid: int, tokens_die: bool) -> list[float]:
     """The hour, and as much of its tail as somebody needs; memory at the start and half-way."""
-    beside = [asyncio.ensure_future(life) for life in (talk.owner(), talk.trouble())]
+    doing = [talk.owner(), *((talk.trouble(),) if tokens_die else ())]
+    beside = [asyncio.ensure_future(life) for life in doing]
     start = talk.clock.timestamp()
     rss: list[float] = []
     try:
         while (passed := talk.clock.timestamp() - start) < HOUR + TAIL:
             if len(rss) < 2 and passed >= (HOUR * 0.05, HOUR / 2)[len(rss)]:
                 rss.append(megabytes(pid))
-            if passed >= HOUR and all(life.done() for life in talk.lives):
-                break
+            if passed >= HOUR:
+                if all(life.done() for life in talk.lives):
+                    break
+                await asyncio.sleep(TAIL_STEP)
             await talk.step()
     finally:
         for task in beside:
