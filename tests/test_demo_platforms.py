@@ -14,6 +14,8 @@ from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -58,6 +60,7 @@ def says(address: str, token: str, channel: str, user: str, text: str) -> tuple[
             return error.code, error.read().decode()
 
 
+@pytest.mark.slow
 def test_people_of_every_platform_speak_through_the_real_channels(tmp_path: Path) -> None:
     with running(tmp_path) as (address, process):
         shown = page(address)

@@ -20,6 +20,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
         yield made
 
 
+@pytest.mark.slow
 def test_nothing_that_arrives_breaks_the_bot_or_keeps_it_long() -> None:
     found = by_hypothesis(60, seed=1, most=KNOCKS)
     assert (found.wrong, found.slow) == ({}, {})
