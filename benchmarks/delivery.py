@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import resource
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from statistics import median
 import uvloop
 
 from benchmarks.figures import Figure, note
-from bot.app import SWITCH
+from bot.app import tune_interpreter
 from bot.delivery import IN_FLIGHT, Delivery
 from bot.messages import Address, Part
 from tests.bare import Bare
@@ -49,7 +48,7 @@ def drain_once(report: Connection) -> None:
         bare.lane()
         bare.rows(ROWS)
         sink = Sink()
-        sys.setswitchinterval(SWITCH)
+        tune_interpreter()
         before = bare.database.commits
         started = time.perf_counter()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

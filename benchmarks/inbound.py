@@ -23,7 +23,7 @@ from typing import Annotated
 from benchmarks.figures import Figure, note, ratio
 from benchmarks.wechat_load import AES_KEY, APP_ID, QUESTIONS, TOKEN, Load, drive, requests
 from bot import web
-from bot.app import App, build_channels, facts_of, services_for
+from bot.app import App, build_channels, facts_of, services_for, tune_interpreter
 from bot.catalog import Catalog
 from bot.clock import SystemClock
 from bot.commands import Command, Greeting, command
@@ -101,6 +101,7 @@ def serve(folder: str, port: int) -> None:
     METADATA.create_all(services.database.engine)
     app = App(services, channels, alone=True)
 
+    tune_interpreter()
     with asyncio.Runner(loop_factory=web.new_loop) as runner:
         runner.run(web.serve(app, web.listen("127.0.0.1", port), ("web",)))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import resource
-import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from dataclasses import dataclass, field
 import uvloop
 
 from benchmarks.figures import Figure, note
-from bot.app import SWITCH
+from bot.app import tune_interpreter
 from bot.context import new_row
 from bot.delivery import Delivery
 from bot.messages import Address, Part
@@ -99,7 +98,7 @@ async def measured(bare: Bare, sink: Sink) -> list[float]:
 def main() -> bool:
     """Print the figures; True when the slowest hundredth keeps the promise."""
     note(f"{ROWS} 行不限速地发着，其间每 {EVERY * 1000:.0f} 毫秒一条回复，共 {ANSWERS} 条")
-    sys.setswitchinterval(SWITCH)
+    tune_interpreter()
     with tempfile.TemporaryDirectory() as folder:
         bare, sink = Bare(f"sqlite:///{folder}/lanes.db"), Sink()
         bare.lane("memory:live")

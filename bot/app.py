@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import sys
 import time
@@ -40,6 +41,7 @@ CHANNELS: Mapping[str, str] = {
 """Name in HONGYAN_CHANNELS → module with a function `build(settings, services_clock)`."""
 
 SWITCH = 0.02  # seconds a thread may keep the interpreter while others want it
+YOUNG = 20_000  # new objects between two looks for garbage
 
 log = structlog.get_logger()
 
@@ -88,9 +90,6 @@ class App:
     async def running(self, roles: Iterable[str] = ("web", "worker")) -> Any:
         """Live: the writer for web, delivery, jobs and the heart for workers, and the channels."""
         wanted = set(roles)
-        # Each statement of the writer gives the interpreter away and wants it back: with Python's
-        # 5 ms the writer and the loop would keep interrupting one another in mid-message.
-        sys.setswitchinterval(SWITCH)
         self.dispatcher.start()
         tasks: list[asyncio.Task[None]] = []
         scheduler = AsyncIOScheduler()
@@ -137,6 +136,19 @@ def _give_up(waiting: Waiting, answer: asyncio.Future[tuple[Part, ...]]) -> None
     waiting.abandoned = True
     if not answer.done():
         answer.set_exception(TimeoutError())
+
+
+def tune_interpreter() -> None:
+    """Make this process the home of one installation; called once, when everything is loaded.
+
+    Each statement of the writer gives the interpreter away and wants it back: with Python's 5 ms
+    the writer and the loop would keep interrupting one another in mid-message. And what was loaded
+    never becomes garbage, so the collector need not look at it again and again.
+    """
+    sys.setswitchinterval(SWITCH)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG, *gc.get_threshold()[1:])
 
 
 async def _keep_running(channel: Channel, receive: Receive) -> None:

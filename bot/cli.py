@@ -23,7 +23,7 @@ from typer.exceptions import TyperException
 from bot import backup as backups
 from bot import check as checks
 from bot import logs, web
-from bot.app import App, build_channels, missing_of
+from bot.app import App, build_channels, missing_of, tune_interpreter
 from bot.catalog import Catalog, collect
 from bot.clock import SystemClock
 from bot.commands import CliWord, Exporter, Importer, Retention
@@ -169,6 +169,7 @@ def _serve(
             typer.echo(f"已启动：{address}；渠道：{named}。{_telegram(settings)}按 Ctrl-C 停止。")
             sys.stdout.flush()
 
+        tune_interpreter()
         with asyncio.Runner(loop_factory=web.new_loop) as runner:
             runner.run(web.serve(app, listening, roles, started=started))
 

@@ -19,7 +19,7 @@ import typer
 from sqlmodel import Session, select
 
 from bot import logs
-from bot.app import App, build_channels, facts_of, services_for
+from bot.app import App, build_channels, facts_of, services_for, tune_interpreter
 from bot.catalog import Catalog, collect
 from bot.channels.base import Channel
 from bot.channels.demo import Board, DemoChannel
@@ -101,6 +101,7 @@ def _run(folder: str, listening: socket.socket, browser: bool, emulated: Emulato
     address = address_of(listening)
     demo = build(folder, address, emulated=emulated)
     try:
+        tune_interpreter()
         asyncio.run(_live(demo, listening, lambda: _announce(address, browser, emulated), emulated))
     finally:
         demo.app.close()
