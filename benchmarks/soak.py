@@ -56,6 +56,7 @@ HAND_OVER = 1.0  # real seconds that one step may wait for what was said to be t
 SETTLE = 75.0  # real seconds at most until all is taken and said: one round of what only polls
 TAIL_STEP = 0.25  # real seconds of a step after the hour: who waits for others gets their time
 BEAT = 60.0  # virtual seconds between two heartbeats
+FEW = 50  # people whom a coordinator may write to alone
 REGISTER = 3  # one in so many registers; the others only ask
 TOKENS_LIVE = 240.0  # virtual seconds until the platforms kill their tokens
 GROWTH = 32.0  # megabytes that the installation may grow by in the second half
@@ -174,6 +175,7 @@ class Talk:
     platforms: Any
     crowds: Mapping[str, Any]
     chance: random.Random
+    stride: float = STEP
     flying: int = 0
     names: dict[str, tuple[str, str]] = field(default_factory=dict)
     """By address, who registers under which name from where."""
@@ -199,7 +201,7 @@ class Talk:
 
     async def step(self) -> None:
         """Let a little time pass, and wait until what was said has been taken."""
-        await self.clock.advance(STEP)
+        await self.clock.advance(self.stride)
         until = time.monotonic() + HAND_OVER
         while time.monotonic() < until and self.flying:
             await asyncio.sleep(0.002)
@@ -506,7 +508,9 @@ def _announced(talk: Talk) -> dict[str, int]:
 # - the whole -
 
 
-async def trial(people: int, seed: int, folder: Path, *, tokens_die: bool = True) -> Outcome:
+async def trial(
+    people: int, seed: int, folder: Path, *, tokens_die: bool = True, stride: float = STEP
+) -> Outcome:
     """Run it all; bounded by the hour, its tail, and a minute for the last to be said.
 
     Where tokens die, an installation keeps silent for a real minute now and then.
@@ -519,7 +523,7 @@ async def trial(people: int, seed: int, folder: Path, *, tokens_die: bool = True
     clock_file = folder / "clock"
     async with Platforms(leading_clock(clock_file)) as platforms:
         crowds = {name: kind(platforms, chance) for name, kind in CROWDS.items()}
-        talk = Talk(platforms, crowds, chance)
+        talk = Talk(platforms, crowds, chance, stride)
         values = settings_of(platforms) | OFFICE
         values |= {"channels": ",".join(CHANNELS), "database_url": f"sqlite:///{folder}/soak.db"}
         values["public_url"] = "https://bot.example.org"
@@ -569,8 +573,9 @@ def _people(
     invited = HOUR * 0.72
     office = talk.crowds["wecom"]
     talk.begin(talk.coordinator(office, staff[0], invited))
-    talk.begin(talk.approver(office, staff[1], ("SP", "B")))
-    if people > 50:
+    many = people // REGISTER > FEW
+    talk.begin(talk.approver(office, staff[1], ("SP", "B") if many else ("SP",)))
+    if many:
         talk.begin(talk.approver(office, staff[2], ("B",)))
     for user in staff[3 : 3 + teams]:
         talk.begin(talk.leader(office, user))

@@ -14,7 +14,7 @@ from bot.app import CHANNELS
 
 @pytest.mark.slow
 def test_fifty_people_on_every_channel_lose_nothing_and_get_nothing_twice(tmp_path: Path) -> None:
-    found = asyncio.run(trial(50, 20260331, tmp_path, tokens_die=False))
+    found = asyncio.run(trial(50, 20260331, tmp_path, tokens_die=False, stride=15))
     assert found.broken == {}
     assert found.messages > 50 * 4
     assert set(found.faults) >= {"cut_before", "cut_after", "busy"}
