@@ -48,9 +48,10 @@ class ChannelFacts:
     of message or happening. `*_gap_ms` is the time between two sends in the fast and slow lane.
     `links`: shows a page's link as a button. `policy` names the rules of a channel that has rules
     of its own (see `bot.commands.Boundary`); `anonymous`: who writes there is never kept.
-    `captions`: a file may bear a text. `covers`: see there, None where there are none. `codes`: its
-    platform makes codes that tell by which of them somebody came. `idempotent`: a bubble sent twice
-    with the same key arrives once, so nothing stays unknown. `one_way`: nobody is heard there.
+    `edits`: a bubble can be brought up to date. `captions`: a file may bear a text. `covers`: see
+    there, None where there are none. `codes`: its platform makes codes that tell by which of them
+    somebody came. `idempotent`: a bubble sent twice with the same key arrives once, so nothing
+    stays unknown. `one_way`: nobody is heard there.
     `apart`: kinds of messages that the platform's own answer has no room for, whatever `inline` is.
     `groups`: those of the staff that the settings name, with what people call them.
     """
@@ -69,6 +70,7 @@ class ChannelFacts:
     links: bool = False
     policy: str = ""
     anonymous: bool = False
+    edits: bool = False
     captions: bool = True
     covers: Covers | None = None
     codes: bool = False

@@ -571,11 +571,17 @@ def _pick(context: Context, argument: str, states: Sequence[CampaignState], what
 def progress(context: Context, argument: str) -> Reply:
     """How far a campaign is; without a number the ones under way, or the last few."""
     if argument:
-        return say(progress_words(context, find(context.session, argument)))
+        campaign = find(context.session, argument)
+        words = progress_words(context.services, context.session, campaign, context.now)
+        return Reply((Part(words, replaces=progress_topic(campaign)),))
     query = select(Campaign).order_by(col(Campaign.id).desc())
     running = context.session.exec(query.where(col(Campaign.state).in_(OPEN_STATES))).all()
     if running:
-        return say("\n".join(progress_words(context, campaign) for campaign in running[:5]))
+        shown = [
+            progress_words(context.services, context.session, campaign, context.now)
+            for campaign in running[:5]
+        ]
+        return say("\n".join(shown))
     last = context.session.exec(query.limit(5)).all()
     if not last:
         return say("还没有群发过。回「群发」开始。")
@@ -583,10 +589,15 @@ def progress(context: Context, argument: str) -> Reply:
     return say("最近的群发：\n" + "\n".join(listed))
 
 
-def progress_words(context: Context, campaign: Campaign) -> str:
+def progress_topic(campaign: Campaign) -> str:
+    """The card that says how far a campaign is: brought up to date where a channel can."""
+    return f"campaign:{campaign.number}"
+
+
+def progress_words(services: Services, session: Session, campaign: Campaign, now: datetime) -> str:
     """One campaign's progress with reasons and an estimate."""
     assert campaign.id is not None
-    connection = context.session.connection()
+    connection = session.connection()
     counts = mailbox.progress(connection, campaign.id)
     total, by_state = sum(counts.values()), _by_state(counts)
     sent = sum(by_state.get(state, 0) for state in LEFT)
@@ -601,7 +612,7 @@ def progress_words(context: Context, campaign: Campaign) -> str:
         if by_state.get(states[0]):
             words.append(f"{STATE_WORDS[states[0]]} {_with_reasons(counts, states)}")
     state = STATE_LABELS[CampaignState(campaign.state)]
-    after = _time_left(context, campaign) + last_cover(context.session, campaign)
+    after = _time_left(services, session, campaign, now) + last_cover(session, campaign)
     return f"{campaign.number}「{campaign.title}」{state}：{'，'.join(words)}。{after}"
 
 
@@ -620,19 +631,17 @@ def _with_reasons(counts: Mapping[tuple[State, str], int], states: Sequence[Stat
     return f"{sum(mine.values())}{f'（{listed}）' if listed else ''}"
 
 
-def _time_left(context: Context, campaign: Campaign) -> str:
+def _time_left(services: Services, session: Session, campaign: Campaign, now: datetime) -> str:
     """An estimate from what each channel's slow lane allows."""
     assert campaign.id is not None
     if campaign.state != CampaignState.RUNNING:
         return ""
-    if campaign.not_before is not None and campaign.not_before > context.now:
+    if campaign.not_before is not None and campaign.not_before > now:
         return f"定于 {show_time(campaign.not_before)} 开始。"
-    lanes = mailbox.ahead(context.session.connection(), campaign.id)
+    lanes = mailbox.ahead(session.connection(), campaign.id)
     if not lanes:
         return ""
-    gaps = {
-        facts.lane(urgent=False): facts.bulk_gap_ms for facts in context.services.channels.values()
-    }
+    gaps = {facts.lane(urgent=False): facts.bulk_gap_ms for facts in services.channels.values()}
     seconds = max(count * gaps.get(lane, 0) / 1000 for lane, count in lanes.items())
     minutes = round(seconds / 60)
     return f"预计还需 {minutes} 分钟。" if minutes else "预计不到 1 分钟发完。"

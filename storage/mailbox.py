@@ -847,6 +847,16 @@ def progress(connection: Connection, campaign_id: int) -> dict[tuple[State, str]
     return {(State(state), reason): count for state, reason, count in rows}
 
 
+def departed(connection: Connection, campaign_id: int) -> int:
+    """How many rows of a campaign need nothing more done."""
+    query = (
+        core_select(func.count())
+        .select_from(TABLE)
+        .where(TABLE.c.campaign_id == campaign_id, TABLE.c.state.not_in(OPEN))
+    )
+    return int(connection.execute(query).scalar_one())
+
+
 def unfinished(connection: Connection, campaign_id: int) -> bool:
     """Is anything of a campaign still to leave, or on its way?"""
     query = core_select(TABLE.c.id).where(

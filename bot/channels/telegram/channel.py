@@ -106,6 +106,7 @@ class Telegram:
             bulk_gap_ms=100,
             label="Telegram",
             links=True,
+            edits=True,
             policy=self._policy,
             anonymous=self._policy == "public_only",
         )
