@@ -421,7 +421,8 @@ class Dispatcher:
         if facts.windowed and window is None:
             return
         span, left = window or (timedelta(0), 0)
-        written.windows.append((context.contact_id, context.now + span, left, context.now))
+        said = min(context.now, inbound.received_at)  # what was fetched late was said before
+        written.windows.append((context.contact_id, said + span, left, context.now))
         if facts.windowed:
             written.spoken.append(str(inbound.sender))
 
