@@ -210,6 +210,15 @@ async def test_fact_5_an_answer_that_misses_every_try_leaves_by_itself(tmp_path:
         assert sorted(on.heard(WANG)[-2:]) == ["后来", "慢慢来"]
 
 
+async def test_the_window_of_what_is_fetched_late_began_when_it_was_said(wechat: OnWeChat) -> None:
+    said = wechat.clock.now() - timedelta(hours=3)
+    late = Inbound("78", Address.parse(wechat.address(WANG)), "回声 早说的", said)
+    wechat.app.dispatcher.handle(late)
+    with wechat.app.services.database.reading() as session:
+        contact = session.exec(select(Contact).where(Contact.address == str(late.sender))).one()
+    assert contact.window_until == said + timedelta(hours=48)
+
+
 async def test_an_answer_given_up_while_it_is_written_down_leaves_once(wechat: OnWeChat) -> None:
     await wechat.says(WANG, "回声 先来")
     said = Inbound("77", Address.parse(wechat.address(WANG)), "回声 迟到", wechat.clock.now())

@@ -265,7 +265,9 @@ class KfChannel:
         if what is not None:
             inbound = await asyncio.to_thread(self._happened, message, what)
         else:
-            inbound = read(message, self._clock.now())
+            # Its window began when it was said, however late it is fetched.
+            said = _sent_at(message) if message.get("send_time") else self._clock.now()
+            inbound = read(message, said)
             if inbound is not None and await self._left_to_a_person(inbound):
                 return
         if inbound is not None:
