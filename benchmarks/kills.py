@@ -20,6 +20,7 @@ from sqlalchemy import insert, select
 from benchmarks.figures import Figure, note
 from bot import planning
 from bot.app import build_channels
+from bot.channels.base import Attached
 from bot.clock import SystemClock
 from bot.commands import Content, Purpose
 from bot.context import ChannelFacts
@@ -80,7 +81,10 @@ def installation(url: str, api: str) -> tuple[Bare, Any]:
     )
     channel = build_channels(settings, SystemClock())["telegram"]
     facts: ChannelFacts = replace(channel.facts, live_gap_ms=0, bulk_gap_ms=0)
-    return Bare(url, {"telegram": facts}, [Content("letter", word)]), channel
+    bare = Bare(url, {"telegram": facts}, [Content("letter", word)])
+    if isinstance(channel, Attached):
+        channel.attach(bare.services)
+    return bare, channel
 
 
 async def work(url: str, api: str) -> None:
