@@ -403,8 +403,9 @@ class Outcome:
                 *("unavailable", "unsettled"),
             )
         }
-        # Each answer that came twice has a lost answer of the platform to answer for it.
-        wrong["repeated"] = max(0, self.repeated - self.faults.get("cut_after", 0))
+        # Each answer that came twice, as a text and its card, has a lost answer of the platform to
+        # answer for it.
+        wrong["repeated"] = max(0, self.repeated - 2 * self.faults.get("cut_after", 0))
         wrong["growth"] = self.growth if self.growth > GROWTH else 0
         return {name: value for name, value in wrong.items() if value}
 
@@ -430,7 +431,9 @@ def judge(database: Database, talk: Talk) -> dict[str, Any]:
         rows = session.execute(select(TABLE)).all()
         answered = set(session.execute(select(col(Rsvp.person_id))).scalars())
         reports = session.execute(select(func.count()).select_from(Report)).scalar_one()
-    invited = {row.address for row in rows if row.campaign_id and row.state in (*DONE, "unknown")}
+    # Who has used up what their platform lets us say is told with their next word.
+    settled = (*DONE, State.UNKNOWN, State.DEFERRED)
+    invited = {row.address for row in rows if row.campaign_id and row.state in settled}
     spoken: Counter[str] = Counter()
     for crowd in talk.crowds.values():
         spoken.update(said.address for said in crowd.spoken)
@@ -476,8 +479,13 @@ def _bubbles(talk: Talk, rows: Sequence[Any]) -> dict[str, int]:
     for row in rows:
         if row.address is None:
             continue
-        sure[row.address] += row.parts_sent
-        perhaps[row.address] += row.state in (State.UNKNOWN, State.DEAD, State.FAILED)
+        if row.occasion.startswith("progress:"):
+            perhaps[row.address] += row.parts_sent  # the first is seen, the others change it
+            continue
+        if row.state in (State.UNKNOWN, State.DEAD, State.FAILED):
+            perhaps[row.address] += max(1, row.parts_sent)
+        else:
+            sure[row.address] += row.parts_sent
     doubled = repeated = missing = 0
     for crowd in talk.crowds.values():
         users = {said.address for said in crowd.spoken}

@@ -52,7 +52,7 @@ from storage.hotpath import HotPath
 from storage.people import Contact, Role
 
 BATCH = 64
-SEEN_EVERY = timedelta(minutes=10)
+LATE = timedelta(seconds=2)  # a platform's clock tells whole seconds
 
 LONGEST = 4096  # characters, as long as Telegram's longest; WeChat's are shorter
 TOO_LONG = f"这条太长了，没有保存，请分几次发，每次不超过{LONGEST}字。"
@@ -421,7 +421,11 @@ class Dispatcher:
         if facts.windowed and window is None:
             return
         span, left = window or (timedelta(0), 0)
-        said = min(context.now, inbound.received_at)  # what was fetched late was said before
+        # What is fetched late was said before: its platform has counted since then.
+        said = min(context.now, inbound.received_at)
+        if facts.windowed and said < context.now - LATE:
+            sent = mailbox.bubbles_since(context.connection, str(inbound.sender), said)
+            left = max(0, left - sent)
         written.windows.append((context.contact_id, said + span, left, context.now))
         if facts.windowed:
             written.spoken.append(str(inbound.sender))

@@ -916,6 +916,17 @@ def waits_for(connection: Connection, address: str) -> int:
     return int(connection.execute(query).scalar_one())
 
 
+def bubbles_since(connection: Connection, address: str, moment: datetime) -> int:
+    """How many bubbles may have arrived at an address since a moment."""
+    person = core_select(col(Contact.person_id)).where(col(Contact.address) == address)
+    query = core_select(func.coalesce(func.sum(TABLE.c.parts_sent), 0)).where(
+        TABLE.c.person_id == person.scalar_subquery(),
+        TABLE.c.address == address,
+        TABLE.c.sent_at >= moment,
+    )
+    return int(connection.execute(query).scalar_one())
+
+
 def states_of(connection: Connection, occasions: Sequence[str]) -> dict[tuple[str, int], State]:
     """How the rows of some occasions stand, by occasion and person."""
     rows = connection.execute(
