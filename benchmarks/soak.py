@@ -431,9 +431,13 @@ def judge(database: Database, talk: Talk) -> dict[str, Any]:
         rows = session.execute(select(TABLE)).all()
         answered = set(session.execute(select(col(Rsvp.person_id))).scalars())
         reports = session.execute(select(func.count()).select_from(Report)).scalar_one()
-    # Who has used up what their platform lets us say is told with their next word.
+    # Who has used up what their platform lets us say waits, or is known to have been given back.
     settled = (*DONE, State.UNKNOWN, State.DEFERRED)
-    invited = {row.address for row in rows if row.campaign_id and row.state in settled}
+    invited = {
+        row.address
+        for row in rows
+        if row.campaign_id and (row.state in settled or row.reason.startswith("超过"))
+    }
     spoken: Counter[str] = Counter()
     for crowd in talk.crowds.values():
         spoken.update(said.address for said in crowd.spoken)

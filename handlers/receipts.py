@@ -117,6 +117,11 @@ def send_failed_again(context: Context, argument: str) -> Reply:
             f"确定请回「群发 重发 {campaign.number} 确认」。"
         )
     count = mailbox.try_again(context.session.connection(), id, FAILED)
+    if not count:
+        raise UserError(
+            f"{campaign.number} 没发成的都是平台收下又退回的，不能原样重发；"
+            f"请回「群发 未达 {campaign.number}」看名单，逐一联系。"
+        )
     _go_on(context, campaign)
     context.audit("campaign.retry", f"campaign:{campaign.number}", f"{count}人")
     return say(f"已重发给{count}人，随时回「群发 进度 {campaign.number}」查看。")

@@ -1006,10 +1006,17 @@ def missed(campaign_id: int) -> Any:
 
 
 def try_again(connection: Connection, campaign_id: int, states: Sequence[State]) -> int:
-    """Queue a campaign's rows in these final states once more; the gate asks everything again."""
+    """Queue a campaign's rows in these final states once more; the gate asks everything again.
+
+    Not what a platform took and then gave back: under the same key it would pass for sent.
+    """
     moved = connection.execute(
         update(TABLE)
-        .where(TABLE.c.campaign_id == campaign_id, TABLE.c.state.in_(states))
+        .where(
+            TABLE.c.campaign_id == campaign_id,
+            TABLE.c.state.in_(states),
+            TABLE.c.provider_id == "",
+        )
         .values(state=State.QUEUED, reason="", attempts=0, owner="")
     ).rowcount
     announce(connection)

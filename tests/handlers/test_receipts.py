@@ -126,6 +126,17 @@ def test_a_person_decides_what_is_uncertain(
     assert world.says("小王", "群发 未知 B-0001") == "B-0001 没有说不准的。"
 
 
+def test_what_a_platform_took_and_gave_back_is_not_tried_again(
+    sent: Callable[..., World],
+) -> None:
+    world = sent(2, REFUSED)
+    with world.database.session() as session:
+        row = session.exec(select(Outbox).where(Outbox.state == State.FAILED)).one()
+        row.provider_id = "m9"
+        session.add(row)
+    assert "平台收下又退回的" in world.says("小王", "群发 重发 B-0001 确认")
+
+
 def test_a_cancelled_campaign_is_not_woken(sent: Callable[..., World]) -> None:
     world = sent(2, REFUSED)
     with world.database.session() as session:
