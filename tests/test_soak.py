@@ -11,14 +11,14 @@ from benchmarks.crowds import CROWDS, ONE_WAY
 from benchmarks.soak import Outcome, trial
 from bot.app import CHANNELS
 
-SLOW = ("unavailable", "unsettled")
+PROMISES = ("lost", "unanswered", "misheard", "doubled", "stuck")
 
 
 @pytest.mark.slow
 def test_fifty_people_on_every_channel_lose_nothing_and_get_nothing_twice(tmp_path: Path) -> None:
     found = asyncio.run(trial(50, 20260331, tmp_path, tokens_die=False, stride=15))
-    # How long the machine takes decides how often people lose patience, and nothing else.
-    assert {name for name in found.broken if name not in SLOW} == set()
+    # How far everybody gets in so short an hour is the machine's affair; these are promises.
+    assert {name: found.broken[name] for name in PROMISES if name in found.broken} == {}
     assert found.messages > 50 * 4
     assert set(found.faults) >= {"cut_before", "cut_after", "busy"}
     assert set(found.states) <= {"sent", "delivered", "read", "unknown", "failed", "deferred"}
