@@ -100,7 +100,7 @@ class Delivery:
         self.counters = _Counters()
         self._alone = alone
         self._slots = in_flight
-        self._handful = max(1, in_flight // 4)
+        self._handful = max(1, in_flight // 8)
         self._chance = chance
         self._awake = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -360,8 +360,10 @@ class Delivery:
             return 0
         self._doubtful.clear()
         for ready in ripe:
-            if ready.row.id in passed or ready.row.id in noticed:
-                self._launch(replace(ready, noticed=ready.row.id in noticed))
+            if ready.row.id in passed:
+                self._launch(ready)
+            elif ready.row.id in noticed:
+                self._launch(replace(ready, noticed=True))
         return len(ripe) + len(sleepers)
 
     def _by_night(self, ripe: Sequence[_Ready]) -> tuple[list[_Ready], dict[datetime, list[int]]]:
@@ -408,7 +410,11 @@ class Delivery:
             if not ids:
                 return set(), set()
             now = self.services.clock.now()
-            tellable = [ready.row.id for ready in ripe if self._can_be_told(ready.row)]
+            tellable = [
+                ready.row.id
+                for ready in ripe
+                if ready.row.windowed and self._can_be_told(ready.row)
+            ]
             noticed = mailbox.gate_beyond(connection, ids, tellable, self.worker, now)
             rest = [id for id in ids if id not in noticed]
             return (mailbox.gate(connection, rest, self.worker, now) if rest else set()), noticed
@@ -417,7 +423,6 @@ class Delivery:
         channel = self._notifying.get(row.lane.partition(":")[0])
         return (
             channel is not None
-            and row.windowed
             and row.person_id is not None
             and row.purpose in channel.noticed
         )
