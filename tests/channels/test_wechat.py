@@ -760,7 +760,7 @@ async def test_no_token_or_secret_of_the_menus_call_is_logged(
     caplog.set_level(logging.DEBUG)
     async with running(tmp_path, wechat_menu="登记") as on:
         await on.channel.set_menu()
-        on.wechat.fail(MENU, "status", value=502)
+        on.wechat.fail(MENU, "status", times=-1, value=502)
         with pytest.raises(SendError):
             await on.channel.set_menu()
         seen = caplog.text + "".join(capsys.readouterr())
