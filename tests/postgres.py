@@ -22,13 +22,16 @@ from psycopg import sql
 # (Ctrl-C, kill -9), the pipe closes, and the shell stops the server and removes the folder.
 KEEPER = """
 "$0/bin/pg_ctl" start --wait --silent -D "$1/data" -l "$1/log" -o "-k '$1' -p 5432 \
-    -c listen_addresses='' -c max_connections=60 -c shared_buffers=32MB -c timezone=UTC \
-    -c fsync=off -c synchronous_commit=off -c full_page_writes=off" </dev/null || exit 1
+    -c listen_addresses='' -c max_connections=60 -c shared_buffers=32MB -c timezone=UTC $2" \
+    </dev/null || exit 1
 echo ready
 cat >/dev/null
 "$0/bin/pg_ctl" stop --wait --silent --mode=immediate -D "$1/data"
 cd / && rm -rf "$1"
 """
+
+FLEETING = "-c fsync=off -c synchronous_commit=off -c full_page_writes=off"
+"""Options of a server whose data may be lost with the machine."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,11 @@ class Server:
 
 
 @contextmanager
-def running_server() -> Iterator[Server]:
-    """Starts a server of our own and stops it at the end; raises RuntimeError with its log."""
+def running_server(options: str = FLEETING) -> Iterator[Server]:
+    """Starts a server of our own and stops it at the end; raises RuntimeError with its log.
+
+    `options` are the server's own (`-c name=value`), for whoever wants to measure a durable one.
+    """
     folder = Path(tempfile.mkdtemp(prefix="hongyan-pg-"))
     server = Server(folder, count(1))
     unprivileged = _unprivileged_user()
@@ -83,7 +89,7 @@ def running_server() -> Iterator[Server]:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     keeper = subprocess.Popen(
-        ["/bin/sh", "-c", KEEPER, str(home), str(folder)],
+        ["/bin/sh", "-c", KEEPER, str(home), str(folder), options],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=folder,
