@@ -9,7 +9,6 @@ acknowledgement is `unknown`: it is never sent again blindly.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import (
@@ -32,107 +31,27 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy import select as core_select
-from sqlalchemy.dialects.postgresql import insert as pg_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlmodel import Field, SQLModel, col
 
 from storage.campaigns import Campaign, CampaignState
 from storage.columns import EncryptedText, UtcDateTime, personal, to_millis
+from storage.driver import database_millis as database_millis
 from storage.driver import execute
+from storage.driver import on_conflict_base as on_conflict_base
+from storage.driver import on_conflict_nothing as on_conflict_nothing
+from storage.lanes import LANES as LANES
+from storage.lanes import Lane as Lane
+from storage.lanes import block_lane as block_lane
+from storage.lanes import ensure_lane as ensure_lane
 from storage.people import ALL_TOPICS, ConsentNow, Contact, Person, Unsubscription
+from storage.states import OPEN as OPEN
+from storage.states import STATE_WORDS as STATE_WORDS
+from storage.states import TRANSITIONS as TRANSITIONS
+from storage.states import WAITING as WAITING
+from storage.states import State as State
 from storage.wakeups import announce
 
 ROW_ID = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers only INTEGER keys itself
-
-
-class State(StrEnum):
-    """Where an outbox row stands; `TRANSITIONS` says which may follow which."""
-
-    HELD = "held"
-    QUEUED = "queued"
-    DEFERRED = "deferred"
-    LEASED = "leased"
-    SENDING = "sending"
-    AWAITING_STAFF = "awaiting_staff"
-    SENT = "sent"
-    DELIVERED = "delivered"
-    READ = "read"
-    FAILED = "failed"
-    DEAD = "dead"
-    UNKNOWN = "unknown"
-    SUPPRESSED = "suppressed"
-    CANCELLED = "cancelled"
-    EXPIRED = "expired"
-
-
-STATE_WORDS: Mapping[State, str] = {
-    State.HELD: "暂停",
-    State.QUEUED: "排队",
-    State.DEFERRED: "顺延",
-    State.LEASED: "待发",
-    State.SENDING: "发送中",
-    State.AWAITING_STAFF: "待员工确认",
-    State.SENT: "已发出",
-    State.DELIVERED: "已送达",
-    State.READ: "已读",
-    State.FAILED: "失败",
-    State.DEAD: "多次未成",
-    State.UNKNOWN: "未知",
-    State.SUPPRESSED: "不发",
-    State.CANCELLED: "已取消",
-    State.EXPIRED: "已过期",
-}
-
-WAITING = (State.HELD, State.QUEUED, State.DEFERRED, State.LEASED)
-"""States in which a row can still be stopped."""
-
-OPEN = (*WAITING, State.SENDING)
-"""States that a campaign still has before it when it asks whether it is done."""
-
-TRANSITIONS: Mapping[State, frozenset[State]] = {
-    State.HELD: frozenset({State.QUEUED, State.CANCELLED, State.SUPPRESSED, State.EXPIRED}),
-    State.QUEUED: frozenset(
-        {State.LEASED, State.HELD, State.DEFERRED, State.CANCELLED, State.SUPPRESSED, State.EXPIRED}
-    ),
-    State.DEFERRED: frozenset(
-        {State.QUEUED, State.HELD, State.CANCELLED, State.SUPPRESSED, State.EXPIRED}
-    ),
-    State.LEASED: frozenset(
-        {
-            State.SENDING,
-            State.QUEUED,
-            State.HELD,
-            State.DEFERRED,
-            State.CANCELLED,
-            State.SUPPRESSED,
-            State.EXPIRED,
-            State.FAILED,
-        }
-    ),
-    State.SENDING: frozenset(
-        {
-            State.SENT,
-            State.AWAITING_STAFF,
-            State.FAILED,
-            State.DEAD,
-            State.UNKNOWN,
-            State.QUEUED,
-            State.DEFERRED,
-        }
-    ),
-    State.AWAITING_STAFF: frozenset(
-        {State.SENT, State.FAILED, State.CANCELLED, State.EXPIRED, State.SUPPRESSED}
-    ),
-    State.UNKNOWN: frozenset({State.SENT, State.QUEUED, State.FAILED}),
-    State.SENT: frozenset({State.DELIVERED, State.READ, State.FAILED}),
-    State.DELIVERED: frozenset({State.READ}),
-    State.READ: frozenset(),
-    State.FAILED: frozenset({State.QUEUED}),
-    State.DEAD: frozenset({State.QUEUED}),
-    State.SUPPRESSED: frozenset(),
-    State.CANCELLED: frozenset(),
-    State.EXPIRED: frozenset(),
-}
 
 
 class Inbox(SQLModel, table=True):
@@ -187,23 +106,6 @@ class Outbox(SQLModel, table=True):
     provider_id: str = ""
     created_at: datetime = Field(sa_type=UtcDateTime)
     sent_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
-
-
-class Lane(SQLModel, table=True):
-    """One rate-limit domain with a priority (0 goes first).
-
-    `gap_ms` is the time between two sends, 0 for no limit, `burst` how many may go at once. `tat`
-    is the theoretical arrival time of the next send (GCRA), `blocked_until` the platform's word,
-    both by the database's clock in epoch ms.
-    """
-
-    key: str = Field(primary_key=True)
-    priority: int = 9
-    gap_ms: int = 0
-    burst: int = 1
-    tat: int = Field(default=0, sa_type=BigInteger)
-    blocked_until: int = Field(default=0, sa_type=BigInteger)
-    paused: bool = False
 
 
 class Worker(SQLModel, table=True):
@@ -266,17 +168,6 @@ Index(
 
 TABLE: Any = Outbox.__table__  # type: ignore[attr-defined]  # SQLModel sets it
 INBOX: Any = Inbox.__table__  # type: ignore[attr-defined]
-LANES: Any = Lane.__table__  # type: ignore[attr-defined]
-
-
-def on_conflict_base(connection: Connection, table: Any) -> Any:
-    """An INSERT that knows ON CONFLICT, in the connection's dialect."""
-    return (sqlite_insert if connection.dialect.name == "sqlite" else pg_insert)(table)
-
-
-def on_conflict_nothing(connection: Connection, table: Any) -> Any:
-    """An INSERT that leaves a row alone which is there already."""
-    return on_conflict_base(connection, table).on_conflict_do_nothing()
 
 
 def enqueue(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -305,15 +196,6 @@ def first_time(connection: Connection, key: str, now: datetime) -> bool:
     row = {"key": key, "person_id": None, "received_at": now, "reply": None}
     statement = on_conflict_nothing(connection, INBOX).returning(INBOX.c.key)
     return connection.execute(statement, row).first() is not None
-
-
-def database_millis(connection: Connection) -> int:
-    """The database's own clock, so that replicas need not agree on theirs."""
-    if connection.dialect.name == "sqlite":
-        query = "SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
-    else:
-        query = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)"
-    return int(connection.execute(text(query)).scalar_one())
 
 
 @dataclass(frozen=True, slots=True)
@@ -729,29 +611,6 @@ def sweep(connection: Connection, worker: str, ttl: timedelta, *, alone: bool) -
         )
     ).rowcount
     return moved
-
-
-def block_lane(connection: Connection, lane: str, seconds: float) -> None:
-    """Keep a lane quiet for as long as the platform asked."""
-    until = database_millis(connection) + round(seconds * 1000)
-    connection.execute(
-        update(LANES)
-        .where(LANES.c.key == lane, LANES.c.blocked_until < until)
-        .values(blocked_until=until)
-    )
-
-
-def ensure_lane(
-    connection: Connection, key: str, priority: int, gap_ms: int = 0, burst: int = 1
-) -> None:
-    """Have a lane with these limits; the limits in the code win over stored ones."""
-    limits = {"priority": priority, "gap_ms": gap_ms, "burst": burst}
-    done = connection.execute(update(LANES).where(LANES.c.key == key).values(**limits))
-    if not done.rowcount:
-        connection.execute(
-            on_conflict_nothing(connection, LANES),
-            [{"key": key, **limits, "tat": 0, "blocked_until": 0, "paused": False}],
-        )
 
 
 def hold(connection: Connection, campaign_id: int) -> int:
