@@ -17,25 +17,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
-from zoneinfo import ZoneInfo
 
 import structlog
-from sqlalchemy import select
-from sqlalchemy.exc import DBAPIError
-from sqlmodel import col
 
 from bot.alarm import call_for_help
 from bot.channels.base import Awaiting, Channel, Exclusive, Notice, Notifying
-from bot.clock import BEIJING
-from bot.commands import Purpose
 from bot.context import Services
 from bot.errors import SendError
-from bot.messages import Address, Part, Reply, load_reply
-from bot.text import content_hash, merged, shape
+from bot.messages import Address
+from bot.wording import Ready, Wording
 from storage import mailbox
-from storage.campaigns import Campaign
 from storage.mailbox import Claimed, Outcome, State
-from storage.people import Contact, Person
 
 IN_FLIGHT = 64
 AHEAD = 3  # leases held for each call slot, so that calls need not run in lock-step
@@ -46,25 +38,9 @@ TRIES = 5
 FIRST_WAIT = 2.0  # seconds before the second try; doubles, half of it by chance
 STOPPED = 300.0  # seconds until a channel that waits for a person's hand is tried again
 LONGEST_WAIT = timedelta(days=1).total_seconds()  # whatever patience a platform asks for
-AWAKE = timedelta(minutes=10)  # after their last word; until then nothing disturbs anybody's night
 
 log = structlog.get_logger()
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class _Ready:
-    """A claimed row with the bubbles that are still to leave."""
-
-    row: Claimed
-    parts: tuple[Part, ...]
-    digest: str
-    due: float
-    """When its slot is, by the loop's clock."""
-    zone: ZoneInfo | None = None
-    """Whose quiet hours it keeps, None for what keeps none."""
-    noticed: bool = False
-    """Its reader's window is closed: they are only told that it waits."""
 
 
 @dataclass
@@ -105,6 +81,7 @@ class Delivery:
         self._awake = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._database = services.database
+        self._wording = Wording(services, self.worker)
         self._claims = ThreadPoolExecutor(1, thread_name_prefix="claims")
         self._ledger = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._results: list[Outcome] = []
@@ -112,7 +89,7 @@ class Delivery:
         self._claiming: asyncio.Task[None] | None = None
         self._exchanging: asyncio.Task[int] | None = None
         self._calls: set[asyncio.Task[None]] = set()
-        self._ready: list[_Ready] = []
+        self._ready: list[Ready] = []
         self._chains: dict[str, asyncio.Task[None]] = {}
         self._beaten = 0.0
 
@@ -230,7 +207,7 @@ class Delivery:
         if ready:
             self._awake.set()
 
-    def _claim_rows(self, free: int) -> list[_Ready]:
+    def _claim_rows(self, free: int) -> list[Ready]:
         now = self.services.clock.now()
         rows: list[Claimed] = []
         with self._database.engine.connect() as connection:
@@ -245,93 +222,7 @@ class Delivery:
                     continue
                 spare = free if lane.endswith(":live") else free - RESERVED
                 rows += mailbox.claim(connection, lane, self.worker, now, spare - len(rows))
-        return self._render(rows)
-
-    def _render(self, rows: Sequence[Claimed]) -> list[_Ready]:
-        """Words for each row: stored ones, or its campaign's template as it now stands."""
-        stored = [row for row in rows if row.body is not None]
-        replies = self._opened(stored)
-        by_campaign: dict[int, list[Claimed]] = defaultdict(list)
-        for row in rows:
-            if row.body is None and row.campaign_id is not None:
-                by_campaign[row.campaign_id].append(row)
-        for campaign_id, members in by_campaign.items():
-            rendered = self._render_campaign(campaign_id, members)
-            for row in members:
-                if row.person_id is not None and row.person_id in rendered:
-                    replies[row.id] = rendered[row.person_id]
-        self._give_up([row.id for row in stored if row.id not in replies], "unreadable")
-        self._give_up(
-            [row.id for row in rows if row.body is None and row.id not in replies], "render"
-        )
-        zones = self._quiet_zones(rows)
-        return [
-            replace(self._shaped(row, replies[row.id]), zone=zones.get(row.id))
-            for row in rows
-            if row.id in replies
-        ]
-
-    def _opened(self, rows: Sequence[Claimed]) -> dict[int, Reply]:
-        """The stored words of those rows whose words can be read."""
-        replies: dict[int, Reply] = {}
-        for row in rows:
-            try:
-                replies[row.id] = load_reply(self._database.keys.open(bytes(row.body or b"")))
-            except Exception as error:  # noqa: BLE001  # a spoilt row must not stop its lane
-                log.error("body_unreadable", row=row.id, error=type(error).__name__)
-        return replies
-
-    def _give_up(self, ids: Sequence[int], reason: str) -> None:
-        if ids:
-            with self._database.transaction() as connection:
-                mailbox.fail_leased(connection, self.worker, ids, reason)
-
-    def _quiet_zones(self, rows: Sequence[Claimed]) -> dict[int, ZoneInfo]:
-        """By row whose quiet hours it keeps; those who have just written are awake anyway."""
-        quiet = {p.name for p in self.services.catalog.of(Purpose) if p.quiet}
-        mine = [row for row in rows if row.purpose in quiet]
-        if not mine:
-            return {}
-        query = (
-            select(col(Contact.address), col(Person.timezone), col(Contact.last_seen_at))
-            .join(Person, col(Person.id) == col(Contact.person_id))
-            .where(col(Contact.address).in_({row.address for row in mine}))
-        )
-        with self._database.engine.connect() as connection:
-            known = {row.address: row for row in connection.execute(query)}
-        zones: dict[int, ZoneInfo] = {}
-        for row in mine:
-            found = known.get(row.address)
-            if row.windowed and found and self.services.clock.now() < found.last_seen_at + AWAKE:
-                continue
-            zones[row.id] = ZoneInfo(found.timezone) if found and found.timezone else BEIJING
-        return zones
-
-    def _render_campaign(self, campaign_id: int, rows: Sequence[Claimed]) -> Mapping[int, Reply]:
-        with self._database.reading() as session:
-            campaign = session.get(Campaign, campaign_id)
-            content = self.services.catalog.content(campaign.kind) if campaign else None
-            if campaign is None or content is None:
-                return {}
-            people = [row.person_id for row in rows if row.person_id is not None]
-            try:
-                return content.render(self.services, session, campaign, people)
-            except DBAPIError:
-                raise  # a database in trouble says nothing about the words
-            except Exception as error:  # noqa: BLE001  # one broken campaign must not stop others
-                log.error("render_failed", campaign=campaign_id, error=type(error).__name__)
-        if len(rows) == 1:
-            return {}
-        # One person's file may be what broke it: the others get theirs.
-        alone = [self._render_campaign(campaign_id, [row]) for row in rows]
-        return {person: reply for found in alone for person, reply in found.items()}
-
-    def _shaped(self, row: Claimed, reply: Reply) -> _Ready:
-        facts = self.services.channels[row.lane.partition(":")[0]]
-        parts = shape(reply, facts, self.services.settings.public_url)
-        if facts.windowed:
-            parts = merged(parts, facts)  # its platform counts bubbles
-        return _Ready(row, parts, content_hash(reply.text), row.slot_ms / 1000)
+        return self._wording.render(rows)
 
     # - gate and send -
 
@@ -366,10 +257,10 @@ class Delivery:
                 self._launch(replace(ready, noticed=True))
         return len(ripe) + len(sleepers)
 
-    def _by_night(self, ripe: Sequence[_Ready]) -> tuple[list[_Ready], dict[datetime, list[int]]]:
+    def _by_night(self, ripe: Sequence[Ready]) -> tuple[list[Ready], dict[datetime, list[int]]]:
         """Those that may leave now, and by their morning the ids of those whose night has come."""
         now, quiet = self.services.clock.now(), self.services.settings.quiet
-        awake: list[_Ready] = []
+        awake: list[Ready] = []
         sleepers: dict[datetime, list[int]] = defaultdict(list)
         for ready in ripe:
             morning = now if ready.zone is None else quiet.after(now, ready.zone)
@@ -379,7 +270,7 @@ class Delivery:
                 awake.append(ready)
         return awake, sleepers
 
-    def _ripe(self, now: float) -> list[_Ready]:
+    def _ripe(self, now: float) -> list[Ready]:
         """Take out of the ready rows as many as there are free calls, a handful at a time."""
         free = self._slots - len(self._calls)
         if not self._ready or (self._calls and free < self._handful):
@@ -392,7 +283,7 @@ class Delivery:
     def _write(
         self,
         outcomes: Sequence[Outcome],
-        ripe: Sequence[_Ready],
+        ripe: Sequence[Ready],
         doubtful: Sequence[int],
         sleepers: Mapping[datetime, Sequence[int]],
     ) -> tuple[set[int], set[int]]:
@@ -421,13 +312,9 @@ class Delivery:
 
     def _can_be_told(self, row: Claimed) -> bool:
         channel = self._notifying.get(row.lane.partition(":")[0])
-        return (
-            channel is not None
-            and row.person_id is not None
-            and row.purpose in channel.noticed
-        )
+        return channel is not None and row.person_id is not None and row.purpose in channel.noticed
 
-    def _launch(self, ready: _Ready) -> None:
+    def _launch(self, ready: Ready) -> None:
         """Start a call; two rows to one address leave in order."""
         before = self._chains.get(ready.row.address)
         task = asyncio.create_task(self._call(ready, before))
@@ -442,7 +329,7 @@ class Delivery:
         if self._slots - len(self._calls) >= self._handful or not self._calls:
             self._awake.set()
 
-    async def _call(self, ready: _Ready, before: asyncio.Task[None] | None) -> None:
+    async def _call(self, ready: Ready, before: asyncio.Task[None] | None) -> None:
         if before is not None:
             await asyncio.wait([before])
         outcome = await self._send(ready)
@@ -450,7 +337,7 @@ class Delivery:
         # Looked up after the wait: the exchange swaps the list while calls are under way.
         self._results.append(outcome)
 
-    async def _send(self, ready: _Ready) -> Outcome:
+    async def _send(self, ready: Ready) -> Outcome:
         row = ready.row
         channel = self.channels[row.lane.partition(":")[0]]
         address = Address.parse(row.address)
@@ -482,7 +369,7 @@ class Delivery:
             body_hash=ready.digest,
         )
 
-    async def _notify(self, ready: _Ready, address: Address) -> str:
+    async def _notify(self, ready: Ready, address: Address) -> str:
         row = ready.row
         assert row.person_id is not None
         text = "\n\n".join(part.text for part in ready.parts)
@@ -490,7 +377,7 @@ class Delivery:
         channel = self._notifying[address.channel]
         return await channel.notify(address, notice, f"{row.id}-{row.parts_sent}")
 
-    async def _refused(self, ready: _Ready, error: SendError, done: int) -> Outcome:
+    async def _refused(self, ready: Ready, error: SendError, done: int) -> Outcome:
         """What a failed call makes of a row."""
         row, now = ready.row, self.services.clock.now()
         self.counters.by_reason[error.reason] += 1
