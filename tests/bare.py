@@ -18,7 +18,7 @@ from storage import mailbox
 from storage.columns import KeyRing
 from storage.db import Database
 from storage.people import Contact, Person
-from storage.tables import METADATA
+from tests.laying import lay_tables
 
 NOON = datetime(2026, 3, 12, 12, 0, tzinfo=BEIJING)
 FACTS = ChannelFacts("memory")
@@ -38,7 +38,7 @@ class Bare:
     def __post_init__(self) -> None:
         self.clock = MovableClock(NOON)
         self.database = Database(self.url, KeyRing("k1:0123456789abcdef0123456789abcdef"))
-        METADATA.create_all(self.database.engine)
+        lay_tables(self.database)
         self.services = Services(
             self.database,
             self.clock,

@@ -17,7 +17,7 @@ import structlog
 
 from storage.columns import KeyRing
 from storage.db import Database
-from storage.tables import METADATA
+from tests.laying import migrate
 from tests.world import KEYS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,8 +88,7 @@ def told(folder: Path, *words: str, said: str = "", **settings: str) -> tuple[in
 def laid(url: str, keys: str = KEYS) -> Database:
     """A database with this version's tables, open."""
     database = Database(url, KeyRing(keys))
-    database.migrate()
-    METADATA.create_all(database.engine)
+    migrate(database)
     return database
 
 

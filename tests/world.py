@@ -24,7 +24,7 @@ from bot.messages import Address, Chat, Inbound, Kind, Part
 from bot.settings import demo_settings
 from storage.db import Database
 from storage.people import Contact, Grant
-from storage.tables import METADATA
+from tests.laying import lay_tables
 
 KEYS = "k1:0123456789abcdef0123456789abcdef"
 GROUP = Address("memory", "test", "group-1")
@@ -87,7 +87,7 @@ class World:
         self._read: dict[str, int] = {}
         self._loop = asyncio.new_event_loop()
         self.app = self._build()
-        METADATA.create_all(self.app.services.database.engine)
+        lay_tables(self.app.services.database)
 
     def _build(self) -> App:
         services = services_for(

@@ -24,7 +24,7 @@ from bot.messages import Kind, Reply, say
 from bot.settings import Settings, demo_settings
 from handlers.place import PLACES
 from handlers.roles import POLICY
-from storage.tables import METADATA
+from tests.laying import lay_tables
 from tests.world import KEYS, OFFICE
 
 LONG = "".join(f"第{number}句话，家乡的草绿了。\n" for number in range(1, 301)).strip()
@@ -151,7 +151,7 @@ def installed(
     services = services_for(
         settings, {name: channel.facts}, keys=KEYS, clock=clock, catalog=known or catalog(*more)
     )
-    METADATA.create_all(services.database.engine)
+    lay_tables(services.database)
     return App(services, {name: channel}, alone=True)
 
 

@@ -12,11 +12,11 @@ from bot.catalog import Catalog
 from bot.channels.telegram import Telegram
 from bot.messages import Address
 from bot.settings import Settings
-from storage.tables import METADATA
 from tests.channels.harness import Trouble, catalog, settings_for
 from tests.emulators import telegram as emulated
 from tests.emulators.faults import What, When
 from tests.emulators.server import Platforms
+from tests.laying import lay_tables
 from tests.world import KEYS
 
 WANG, LI = 1001, 1002
@@ -66,7 +66,7 @@ class OnTelegram:
             clock=self.clock,
             catalog=known,
         )
-        METADATA.create_all(services.database.engine)
+        lay_tables(services.database)
         self.app = App(services, {"telegram": self.channel}, alone=True)
 
     @asynccontextmanager

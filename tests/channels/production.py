@@ -18,13 +18,13 @@ from bot.context import Context
 from bot.installation import load_settings
 from bot.messages import Address, Reply, say
 from bot.settings import Settings
-from storage.tables import METADATA
 from tests.channels.harness import catalog
 from tests.emulators.clock import VirtualClock
 from tests.emulators.proxy import Authority, Proxy
 from tests.emulators.server import START, Platforms
 from tests.emulators.wecom_contact import Contact
 from tests.emulators.wecom_kf import Kf
+from tests.laying import lay_tables
 from tests.world import KEYS, OFFICE
 
 WANG = "oWangXiaoyan"
@@ -286,7 +286,7 @@ async def installed(
     services = services_for(
         settings, facts_of(channels), keys=KEYS, clock=stage.clock, catalog=catalog(tell)
     )
-    METADATA.create_all(services.database.engine)
+    lay_tables(services.database)
     app = App(services, channels, alone=True)
     door, stop = web.listen("127.0.0.1", 0), asyncio.Event()
     url = web.address_of(door)

@@ -236,8 +236,10 @@ async def test_a_number_typed_by_mistake_is_neither_kept_nor_repeated(
     for said in (
         "13800001234",
         "0000 1234",
-        "9123",
-        "7920000",
+        "9123 4567",
+        "91234567",
+        "0475-7920000",
+        "04757920000",
         "gaoyuanshan",
         "11010519491231002X",
         "老人",

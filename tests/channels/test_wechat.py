@@ -35,7 +35,6 @@ from bot.settings import demo_settings
 from storage import mailbox
 from storage.mailbox import Outbox, State
 from storage.people import Contact, Grant
-from storage.tables import METADATA
 from tests.channels.harness import serving
 from tests.channels.on_wechat import (
     SEND,
@@ -49,6 +48,7 @@ from tests.emulators.clock import VirtualClock
 from tests.emulators.pushing import Push
 from tests.emulators.server import START, Platforms
 from tests.emulators.wechat import UNAVAILABLE, Rules, WeChat
+from tests.laying import lay_tables
 from tests.world import KEYS, whole_catalog
 
 pytestmark = pytest.mark.anyio
@@ -797,7 +797,7 @@ async def started_from_environment() -> AsyncIterator[str]:
     services = services_for(
         settings, facts_of(channels), keys=keys, clock=clock, catalog=whole_catalog()
     )
-    METADATA.create_all(services.database.engine)
+    lay_tables(services.database)
     app = App(services, channels, alone=True)
     async with serving(app) as url:
         yield url

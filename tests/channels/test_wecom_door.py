@@ -13,10 +13,10 @@ from sqlmodel import select
 from bot.app import App, build_channels, facts_of, services_for
 from bot.channels.wecom.callback import PATH
 from storage.customer_groups import CustomerGroup
-from storage.tables import METADATA
 from tests.channels.harness import catalog, serving
 from tests.channels.on_wecom_kf import PROMPTLY, WANG, wecom_settings
 from tests.emulators.server import Platforms
+from tests.laying import lay_tables
 from tests.world import KEYS
 
 pytestmark = pytest.mark.anyio
@@ -32,7 +32,7 @@ async def living(folder: Path, channels: str) -> AsyncIterator[tuple[App, Platfo
         services = services_for(
             settings, facts_of(built), keys=KEYS, clock=emulated.clock, catalog=catalog()
         )
-        METADATA.create_all(services.database.engine)
+        lay_tables(services.database)
         app = App(services, built, alone=True)
         async with serving(app) as url:
             emulated.wecom.connect(f"{url}{PATH}")

@@ -36,12 +36,12 @@ from storage.customer_groups import (
     standing,
 )
 from storage.mailbox import Outbox, State
-from storage.tables import METADATA
 from tests.channels.harness import serving
 from tests.channels.on_wecom_kf import PROMPTLY, SHORT, wecom_settings
 from tests.emulators.pushing import Push
 from tests.emulators.server import Platforms
 from tests.emulators.wecom_contact import HAD_ANOTHER, NOT_A_FRIEND, Contact
+from tests.laying import lay_tables
 from tests.world import KEYS, whole_catalog
 
 pytestmark = pytest.mark.anyio
@@ -128,7 +128,7 @@ async def running(folder: Path, **values: str) -> AsyncIterator[OnGroup]:
             clock=emulated.clock,
             catalog=whole_catalog(),
         )
-        METADATA.create_all(services.database.engine)
+        lay_tables(services.database)
         app = App(services, {channel.facts.name: channel}, alone=True)
         async with serving(app) as url:
             emulated.wecom.connect(f"{url}{PATH}")
