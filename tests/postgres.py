@@ -8,6 +8,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,9 +22,7 @@ from psycopg import sql
 # The shell stays between us and the server and holds the other end of a pipe: however we end
 # (Ctrl-C, kill -9), the pipe closes, and the shell stops the server and removes the folder.
 KEEPER = """
-"$0/bin/pg_ctl" start --wait --silent -D "$1/data" -l "$1/log" -o "-k '$1' -p 5432 \
-    -c listen_addresses='' -c max_connections=60 -c shared_buffers=32MB -c timezone=UTC $2" \
-    </dev/null || exit 1
+"$0/bin/pg_ctl" start --wait --silent -D "$1/data" -l "$1/log" -o "$2" </dev/null || exit 1
 echo ready
 cat >/dev/null
 "$0/bin/pg_ctl" stop --wait --silent --mode=immediate -D "$1/data"
@@ -33,6 +32,8 @@ cd / && rm -rf "$1"
 FLEETING = "-c fsync=off -c synchronous_commit=off -c full_page_writes=off"
 """Options of a server whose data may be lost with the machine."""
 
+TRIES = 50  # of a tenth of a second: what a killed server leaves behind goes by itself
+
 
 @dataclass(frozen=True)
 class Server:
@@ -40,6 +41,9 @@ class Server:
 
     socket_folder: Path
     _numbers: Iterator[int]
+    _home: Path
+    _arguments: str
+    _unprivileged: dict[str, Any]
 
     def create(self, template: str = "template1") -> str:
         """Copies `template` into a new database and returns the name of the copy."""
@@ -54,6 +58,35 @@ class Server:
     def url(self, name: str) -> str:
         """The SQLAlchemy address of a database."""
         return f"postgresql+psycopg://postgres@/{name}?host={self.socket_folder}&port=5432"
+
+    def kill(self) -> None:
+        """kill -9 of the server itself; what it had acknowledged is in its log on the disk."""
+        os.kill(int((self.socket_folder / "data" / "postmaster.pid").read_text().split()[0]), 9)
+
+    def stop(self) -> None:
+        """Shut it down in order, from under whoever is connected."""
+        self._pg_ctl("stop", "--mode=fast").check_returncode()
+
+    def start(self) -> None:
+        """Start it again and wait until it answers; raises RuntimeError with its log."""
+        log = self.socket_folder / "log"
+        for _try in range(TRIES):
+            if self._pg_ctl("start", "-l", str(log), "-o", self._arguments).returncode == 0:
+                return
+            time.sleep(0.1)
+        raise RuntimeError(log.read_text(errors="replace"))
+
+    def _pg_ctl(self, word: str, *options: str) -> subprocess.CompletedProcess[bytes]:
+        data = self.socket_folder / "data"
+        return subprocess.run(
+            [self._home / "bin" / "pg_ctl", word, "--wait", "--silent", "-D", data, *options],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=self.socket_folder,
+            check=False,
+            **self._unprivileged,
+        )
 
     def _run(self, statement: LiteralString, *names: sql.Identifier) -> None:
         with self.connect() as connection:
@@ -77,8 +110,11 @@ def running_server(options: str = FLEETING) -> Iterator[Server]:
     `options` are the server's own (`-c name=value`), for whoever wants to measure a durable one.
     """
     folder = Path(tempfile.mkdtemp(prefix="hongyan-pg-"))
-    server = Server(folder, count(1))
     unprivileged = _unprivileged_user()
+    arguments = (
+        f"-k '{folder}' -p 5432 -c listen_addresses='' -c max_connections=60 "
+        f"-c shared_buffers=32MB -c timezone=UTC {options}"
+    )
     try:
         home = _home_readable_by_the_server(folder, restricted=bool(unprivileged))
         if unprivileged:
@@ -89,7 +125,7 @@ def running_server(options: str = FLEETING) -> Iterator[Server]:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     keeper = subprocess.Popen(
-        ["/bin/sh", "-c", KEEPER, str(home), str(folder), options],
+        ["/bin/sh", "-c", KEEPER, str(home), str(folder), arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=folder,
@@ -99,7 +135,7 @@ def running_server(options: str = FLEETING) -> Iterator[Server]:
     try:
         if keeper.stdout is None or keeper.stdout.readline() != b"ready\n":
             raise RuntimeError((folder / "log").read_text(errors="replace"))
-        yield server
+        yield Server(folder, count(1), home, arguments, unprivileged)
     finally:
         keeper.communicate()
         shutil.rmtree(folder, ignore_errors=True)
