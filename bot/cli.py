@@ -245,10 +245,19 @@ def prune(context: typer.Context) -> None:
     with _opened(context) as services:
         rows = []
         for rule in services.catalog.of(Retention):
-            with services.database.session() as session:
-                count = rule.run(session, services.clock.now())
-            rows.append((rule.name, rule.help, str(count)))
+            rows.append((rule.name, rule.help, str(_forget(services, rule))))
         _table(("规则", "说明", "行数"), rows)
+
+
+def _forget(services: Services, rule: Retention) -> int:
+    """Let a rule forget all that is due, a batch a transaction; returns how many rows."""
+    total = 0
+    while True:
+        with services.database.session() as session:
+            count = rule.run(services, session, services.clock.now())
+        total += count
+        if not rule.batch or count < rule.batch:
+            return total
 
 
 # - in and out -

@@ -218,11 +218,16 @@ class Exporter:
 
 @dataclass(frozen=True)
 class Retention:
-    """A rule of what is forgotten when: `run(session, now)` returns how many rows."""
+    """A rule of what is forgotten when: `run(services, session, now)` returns how many rows.
+
+    `batch`: it takes at most so many rows at once, in well under 200 ms, and is run again, each time
+    in a transaction of its own, as long as it finds that many. 0: one run does all.
+    """
 
     name: str
     help: str
-    run: Callable[[Session, Any], int]
+    run: Callable[[Services, Session, Any], int]
+    batch: int = 0
     source: str = ""
 
 

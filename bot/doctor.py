@@ -107,9 +107,10 @@ def _due_to_go(services: Services, now: datetime) -> Iterator[str]:
     try:
         with services.database.session() as session:
             for rule in services.catalog.of(Retention):
-                count = rule.run(session, now)
+                count = rule.run(services, session, now)
                 if count:
-                    counted.append(f"{rule.help}{count}行")
+                    more = "以上" if count == rule.batch else ""
+                    counted.append(f"{rule.help}{count}行{more}")
             raise _Undone
     except _Undone:
         yield f"到期待清理：{'、'.join(counted) or '没有'}"

@@ -34,7 +34,8 @@ def run_one(services: Services, worker: str) -> bool:
                     col(Job.owner) == worker,
                 ),
             )
-            .order_by(col(Job.id))
+            # What somebody waits for goes before what nobody asked for.
+            .order_by(col(Job.person_id).is_(None), col(Job.id))
             .limit(1)
             .with_for_update(skip_locked=True)
         ).first()

@@ -28,6 +28,9 @@ class Settings(BaseSettings):
     database_url: str = Field(
         "sqlite:///hongyan.db", description="数据库：SQLite 文件或 PostgreSQL"
     )
+    spool: str = Field(
+        "", description="数据库用不了时暂存来信的文件夹；空则在数据库文件旁，或当前文件夹"
+    )
     place: str = Field("huolingol", description="地方：名称，或一份 TOML 文件的路径")
     office_name: str = Field("", description="办公室全称（覆盖地方文件）")
     office_phone: str = Field("", description="办公室电话（覆盖地方文件）")
@@ -41,6 +44,9 @@ class Settings(BaseSettings):
     quiet_hours: str = Field("21:30-08:30", description="静默时段，不主动打扰")
     log_level: str = Field("INFO", description="日志级别")
     metrics_token: SecretStr = Field(SecretStr(""), description="/metrics 的令牌，空则关闭")
+    keep_sent_days: int = Field(
+        366, ge=90, le=3660, description="发件明细留多少天，之后群发只留人数（90 到 3660）"
+    )
 
     wechat_app_id: str = Field("", description="公众号 AppID")
     wechat_app_secret: SecretStr = Field(SecretStr(""), description="公众号 AppSecret")
@@ -161,6 +167,14 @@ def key_file(database_url: str) -> Path | None:
     if not found or found[1] == ":memory:":
         return None
     return Path(f"{found[1]}.keys")
+
+
+def spool_folder(settings: Settings) -> Path:
+    """Where messages wait while the database is away."""
+    if settings.spool:
+        return Path(settings.spool)
+    found = re.fullmatch(r"sqlite(?:\+\w+)?:///(.+)", settings.database_url)
+    return Path(f"{found[1] if found else 'hongyan'}.spool")
 
 
 def read_or_make_keys(settings: Settings, generate: Any) -> str:

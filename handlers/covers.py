@@ -279,7 +279,7 @@ def _number(session: Session, cover: Cover) -> str:
     return campaign.number if campaign is not None else "群发"
 
 
-def _forget(session: Session, now: datetime) -> int:
+def _forget(_services: Services, session: Session, now: datetime) -> int:
     """Who was meant by pushes older than last month."""
     last = beijing(now).date().replace(day=1) - timedelta(days=1)
     return covers.forget_recipients(session.connection(), f"{last:%Y-%m}")

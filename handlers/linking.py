@@ -12,7 +12,7 @@ from sqlmodel import Session, col, delete
 
 from bot.clock import show_time
 from bot.commands import Purpose, Retention, command
-from bot.context import Context
+from bot.context import Context, Services
 from bot.entrances import ways_elsewhere
 from bot.errors import UserError
 from bot.forms import Ask, Asking, Form
@@ -666,7 +666,7 @@ def _give_up(context: Context, contact_id: int) -> Reply:
 # - what is forgotten when -
 
 
-def _forget(session: Session, now: datetime) -> int:
+def _forget(_services: Services, session: Session, now: datetime) -> int:
     return linking.forget_links(session, now)
 
 

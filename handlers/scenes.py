@@ -206,7 +206,7 @@ def _refusal(code: SceneCode) -> Reply:
     )
 
 
-def _forget(session: Session, now: datetime) -> int:
+def _forget(_services: Services, session: Session, now: datetime) -> int:
     return scenes.forget_codes(session.connection(), now - KEPT)
 
 

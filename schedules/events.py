@@ -88,7 +88,7 @@ def _send(
 # - what is forgotten -
 
 
-def _forget(session: Session, now: datetime) -> int:
+def _forget(_services: Services, session: Session, now: datetime) -> int:
     """Answers go thirty days after the event; how many came stays."""
     last = beijing(now).date() - KEPT
     old = select(Event).where(col(Event.ends_on) < last, col(Event.came).is_(None))

@@ -5,21 +5,22 @@ from datetime import datetime, timedelta
 from sqlmodel import Session
 
 from bot.commands import Retention
+from bot.context import Services
 from storage.conversations import forget_conversations, forget_taken
 from storage.customer_groups import forget_leavers, forget_tasks
 
 
-def _leavers(session: Session, now: datetime) -> int:
+def _leavers(_services: Services, session: Session, now: datetime) -> int:
     return forget_leavers(session, now - timedelta(days=30))
 
 
-def _conversations(session: Session, now: datetime) -> int:
+def _conversations(_services: Services, session: Session, now: datetime) -> int:
     connection = session.connection()
     taken = forget_taken(connection, now - timedelta(days=3))
     return taken + forget_conversations(connection, now - timedelta(days=30))
 
 
-def _tasks(session: Session, now: datetime) -> int:
+def _tasks(_services: Services, session: Session, now: datetime) -> int:
     return forget_tasks(session, now - timedelta(days=366))
 
 

@@ -13,14 +13,15 @@ from bot.context import Services, outbox_row
 from bot.heart import fire
 from bot.messages import say
 from handlers.purposes import DUTY
-from storage import audit, mailbox
+from storage import audit, mailbox, upkeep
 from storage.dialogs import Draft
 from storage.jobs import Job
-from storage.mailbox import Outbox
 from storage.people import OneTimeCode
 
 HOUR = 3  # Beijing; nobody writes then
 SEALS = 50  # checked in one chunk
+BATCH = 1000  # rows forgotten in one transaction
+FIRINGS_KEPT = timedelta(days=1461)  # longer than any schedule looks back
 
 log = structlog.get_logger()
 
@@ -28,26 +29,28 @@ log = structlog.get_logger()
 # - what is forgotten when -
 
 
-def _replies(session: Session, now: datetime) -> int:
-    return mailbox.forget_replies(
-        session.connection(), now - timedelta(days=1), now - timedelta(days=30)
-    )
+def _replies(_services: Services, session: Session, now: datetime) -> int:
+    return upkeep.forget_replies(session.connection(), now - timedelta(days=1), BATCH)
 
 
-def _bodies(session: Session, now: datetime) -> int:
-    return mailbox.forget_bodies(session.connection(), now - timedelta(days=7))
+def _keys(_services: Services, session: Session, now: datetime) -> int:
+    return upkeep.forget_keys(session.connection(), now - timedelta(days=30), BATCH)
 
 
-def _drafts(session: Session, now: datetime) -> int:
+def _bodies(_services: Services, session: Session, now: datetime) -> int:
+    return upkeep.forget_bodies(session.connection(), now - timedelta(days=7), BATCH)
+
+
+def _drafts(_services: Services, session: Session, now: datetime) -> int:
     return session.exec(delete(Draft).where(col(Draft.expires_at) <= now)).rowcount
 
 
-def _codes(session: Session, now: datetime) -> int:
+def _codes(_services: Services, session: Session, now: datetime) -> int:
     gone = now - timedelta(days=1)
     return session.exec(delete(OneTimeCode).where(col(OneTimeCode.expires_at) <= gone)).rowcount
 
 
-def _results(session: Session, now: datetime) -> int:
+def _results(_services: Services, session: Session, now: datetime) -> int:
     return session.exec(
         update(Job)
         .where(col(Job.result).is_not(None), col(Job.expires_at) <= now)
@@ -55,34 +58,38 @@ def _results(session: Session, now: datetime) -> int:
     ).rowcount
 
 
-def _jobs(session: Session, now: datetime) -> int:
+def _jobs(_services: Services, session: Session, now: datetime) -> int:
     finished = col(Job.state).in_(["done", "failed"])
     old = col(Job.created_at) <= now - timedelta(days=30)
     return session.exec(delete(Job).where(finished, old)).rowcount
 
 
-def _notices(session: Session, now: datetime) -> int:
-    return session.exec(
-        delete(Outbox).where(
-            col(Outbox.campaign_id).is_(None),
-            col(Outbox.state).not_in(mailbox.OPEN),
-            col(Outbox.created_at) <= now - timedelta(days=366),
-        )
-    ).rowcount
+def _sent_before(services: Services, now: datetime) -> datetime:
+    return now - timedelta(days=services.settings.keep_sent_days)
 
 
-def _campaigns(session: Session, now: datetime) -> int:
-    return mailbox.forget_recipients(session.connection(), now - timedelta(days=366))
+def _campaigns(services: Services, session: Session, now: datetime) -> int:
+    return upkeep.settle_campaigns(session.connection(), _sent_before(services, now), BATCH)
 
 
-REPLIES = Retention("replies", "存下的回复1天、去重键30天", _replies)
-BODIES = Retention("bodies", "发件正文7天", _bodies)
+def _notices(services: Services, session: Session, now: datetime) -> int:
+    return upkeep.forget_notices(session.connection(), _sent_before(services, now), BATCH)
+
+
+def _firings(_services: Services, session: Session, now: datetime) -> int:
+    return upkeep.forget_firings(session.connection(), now - FIRINGS_KEPT, BATCH)
+
+
+REPLIES = Retention("replies", "存下的回复1天", _replies, BATCH)
+KEYS = Retention("keys", "收件去重键30天", _keys, BATCH)
+BODIES = Retention("bodies", "发件正文7天", _bodies, BATCH)
 DRAFTS = Retention("drafts", "到期的草稿", _drafts)
 CODES = Retention("codes", "一次性授权码与页面链接，失效后1天", _codes)
 RESULTS = Retention("results", "到期的导出内容", _results)
 JOBS = Retention("jobs", "办完的后台任务30天", _jobs)
-NOTICES = Retention("notices", "非群发的发件记录12个月", _notices)
-CAMPAIGNS = Retention("campaigns", "群发送达明细12个月，之后只留人数", _campaigns)
+CAMPAIGNS = Retention("campaigns", "群发送达明细12个月（可设），之后只留人数", _campaigns, BATCH)
+NOTICES = Retention("notices", "非群发的发件记录12个月（可设）", _notices, BATCH)
+FIRINGS = Retention("firings", "定时事项做过的记号4年", _firings, BATCH)
 
 
 # - every night -
@@ -98,16 +105,18 @@ def retention(_services: Services, session: Session, now: datetime) -> None:
 
 
 def _next_rule(services: Services, session: Session, job: Job, now: datetime) -> bool:
-    """One rule a chunk; one that fails is logged and does not keep the others."""
+    """One batch of one rule a chunk; a rule that fails is logged and does not keep the others."""
     rules = services.catalog.of(Retention)
     done = int(json.loads(job.cursor).get("done", 0))
     if done < len(rules):
-        rule = rules[done]
+        rule, count = rules[done], 0
         try:
             with session.begin_nested():
-                rule.run(session, now)
+                count = rule.run(services, session, now)
         except Exception as error:  # noqa: BLE001  # the other rules are due all the same
             log.error("retention_failed", rule=rule.name, error=type(error).__name__)
+        if rule.batch and count >= rule.batch:
+            return False
     job.cursor = json.dumps({"done": done + 1})
     return done + 1 >= len(rules)
 

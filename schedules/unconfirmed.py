@@ -69,7 +69,7 @@ def _newly_due(session: Session, before: datetime, after: datetime) -> Sequence[
     ).all()
 
 
-def _forget(session: Session, now: datetime) -> int:
+def _forget(_services: Services, session: Session, now: datetime) -> int:
     due = _unconfirmed(session, now - timedelta(days=ERASE_AFTER_DAYS))
     for profile in due:
         person = session.get_one(Person, profile.person_id)
@@ -79,7 +79,7 @@ def _forget(session: Session, now: datetime) -> int:
     return len(due)
 
 
-def _let_go(session: Session, now: datetime) -> int:
+def _let_go(_services: Services, session: Session, now: datetime) -> int:
     """What proves the consent of those who left, once nobody can sue any more."""
     gone = select(Person.id).where(
         col(Person.silent_since) <= now - timedelta(days=ERASE_AFTER_DAYS)

@@ -51,3 +51,14 @@ class Campaign(SQLModel, table=True):
     expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     state: str = Field(default=CampaignState.DRAFT, index=True)
     finished_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+class CampaignTotal(SQLModel, table=True):
+    """How many rows of a campaign had ended how when they were forgotten."""
+
+    __tablename__ = "campaign_total"
+
+    campaign_id: int = Field(foreign_key="campaign.id", primary_key=True)
+    state: str = Field(primary_key=True)
+    reason: str = Field(primary_key=True)
+    count: int

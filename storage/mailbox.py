@@ -6,9 +6,10 @@ lets only those through that are still its own, live, unpaused and consented to,
 acknowledgement is `unknown`: it is never sent again blindly.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from time import monotonic
 from typing import Any
 
 from sqlalchemy import (
@@ -24,16 +25,16 @@ from sqlalchemy import (
     exists,
     func,
     insert,
-    literal,
     not_,
     or_,
     text,
+    type_coerce,
     update,
 )
 from sqlalchemy import select as core_select
 from sqlmodel import Field, SQLModel, col
 
-from storage.campaigns import Campaign, CampaignState
+from storage.campaigns import Campaign, CampaignState, CampaignTotal
 from storage.columns import EncryptedText, UtcDateTime, personal, to_millis
 from storage.driver import database_millis as database_millis
 from storage.driver import execute
@@ -43,6 +44,7 @@ from storage.lanes import LANES as LANES
 from storage.lanes import Lane as Lane
 from storage.lanes import block_lane as block_lane
 from storage.lanes import ensure_lane as ensure_lane
+from storage.lanes import probe
 from storage.people import ALL_TOPICS, ConsentNow, Contact, Person, Unsubscription
 from storage.states import OPEN as OPEN
 from storage.states import STATE_WORDS as STATE_WORDS
@@ -52,6 +54,18 @@ from storage.states import State as State
 from storage.wakeups import announce
 
 ROW_ID = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers only INTEGER keys itself
+
+
+STORED_AS: Mapping[str, object] = {
+    "fillfactor": 80,
+    "autovacuum_vacuum_scale_factor": 0.01,
+    "autovacuum_vacuum_threshold": 5000,
+    "autovacuum_analyze_scale_factor": 0.01,
+    "autovacuum_analyze_threshold": 5000,
+    "autovacuum_vacuum_cost_limit": 2000,
+}
+"""How PostgreSQL keeps the outbox: each message that leaves is three dead versions of its row, and
+a claim walks over those that no vacuum has cleared away."""
 
 
 class Inbox(SQLModel, table=True):
@@ -75,10 +89,14 @@ class Outbox(SQLModel, table=True):
     row has no body: it is rendered when claimed; `body_hash` keeps what left. `scope` and `topic`
     are what the gate asks before sending: a live consent, no unsubscription. `windowed`: the
     channel lets us speak only inside its reply window. `repeatable`: after a crash it may leave
-    twice rather than never (answers, reminders).
+    twice rather than never (answers, reminders). `tried_at`: when it first left, if nobody knows
+    whether it arrived.
     """
 
-    __table_args__ = (UniqueConstraint("occasion", "recipient"),)
+    __table_args__ = (
+        UniqueConstraint("occasion", "recipient"),
+        {"postgresql_with": STORED_AS},
+    )
 
     id: int | None = Field(default=None, sa_column=Column(ROW_ID, primary_key=True))
     occasion: str
@@ -106,6 +124,7 @@ class Outbox(SQLModel, table=True):
     provider_id: str = ""
     created_at: datetime = Field(sa_type=UtcDateTime)
     sent_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    tried_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
 class Worker(SQLModel, table=True):
@@ -162,12 +181,28 @@ Index(
     "ix_outbox_campaign",
     col(Outbox.campaign_id),
     col(Outbox.state),
+    col(Outbox.reason),  # receipts are counted from the index alone
     sqlite_where=_OF_CAMPAIGN,
     postgresql_where=_OF_CAMPAIGN,
+)
+_WITH_BODY = text("body IS NOT NULL")
+Index(
+    "ix_outbox_body",
+    col(Outbox.created_at),
+    sqlite_where=_WITH_BODY,
+    postgresql_where=_WITH_BODY,
+)
+_WITH_REPLY = text("reply IS NOT NULL")
+Index(
+    "ix_inbox_reply",
+    col(Inbox.received_at),
+    sqlite_where=_WITH_REPLY,
+    postgresql_where=_WITH_REPLY,
 )
 
 TABLE: Any = Outbox.__table__  # type: ignore[attr-defined]  # SQLModel sets it
 INBOX: Any = Inbox.__table__  # type: ignore[attr-defined]
+_TOTALS: Any = CampaignTotal.__table__  # type: ignore[attr-defined]
 
 
 def enqueue(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -203,7 +238,9 @@ class Claimed:
     """A leased row: what a worker needs to render and send it, and when its slot is.
 
     `body` is still sealed, so that one that no key opens spoils nothing but its own row. `slot_ms`
-    is how long to wait from now so that the lane's rate holds.
+    is how long to wait so that the lane's rate holds, `due` the same moment by the machine's own
+    clock, and `gap_ms` how late it may be for it. `probe`: it tries a channel that was out of
+    order. `tried_at` (epoch ms): it may have left then.
     """
 
     id: int
@@ -218,8 +255,15 @@ class Claimed:
     attempts: int
     parts_sent: int
     body: bytes | None
+    tried_at: int | None
     slot_ms: int = 0
+    due: float = 0.0
+    gap_ms: int = 0
+    probe: bool = False
 
+
+FURTHEST_MS = 2_000
+"""No slot is given out further ahead."""
 
 _READY = (
     "SELECT outbox.id FROM outbox WHERE outbox.lane = ? AND outbox.state IN ('queued') "
@@ -230,7 +274,7 @@ _READY = (
 _CLAIM = (
     "UPDATE outbox SET state = 'leased', reason = '', owner = ? WHERE id IN ({ready}) "
     "RETURNING id, occasion, campaign_id, person_id, address, purpose, lane, windowed, "
-    "repeatable, attempts, parts_sent, body"
+    "repeatable, attempts, parts_sent, body, tried_at"
 )
 _CLAIM_SQLITE = _CLAIM.format(ready=_READY)
 _CLAIM_POSTGRESQL = _CLAIM.format(ready=f"{_READY} FOR UPDATE SKIP LOCKED")
@@ -258,33 +302,47 @@ def due_lanes(connection: Connection, now: datetime) -> list[str]:
 
 
 def claim(
-    connection: Connection, lane: str, worker: str, now: datetime, free: int, horizon_ms: int = 300
+    connection: Connection,
+    lane: str,
+    worker: str,
+    now: datetime,
+    free: int,
+    horizon_ms: int = 300,
+    lead_ms: int = 0,
+    ticks: Callable[[], float] = monotonic,
 ) -> list[Claimed]:
     """Lease up to `free` due rows of a lane, at most as many as have a slot within the horizon.
 
     The lane's row is locked while slots are counted, so a limit holds over any number of workers.
+    `lead_ms`: how long this worker needs from here to a call; no slot is sooner. `ticks`: seconds
+    of a clock that only goes forward.
     """
     one_lane = core_select(LANES).where(LANES.c.key == lane).with_for_update()
     gauge = connection.execute(one_lane).one()
-    clock = database_millis(connection)
+    clock, read_at = database_millis(connection), ticks()
     if gauge.paused or gauge.blocked_until > clock:
         return []
+    free = min(free, 1) if gauge.broken_at else free
+    gap = gauge.gap_ms
     # No claim reserves further ahead than this: a later one was reckoned by a clock since set back.
-    tat = gauge.tat if gauge.tat <= clock + horizon_ms + gauge.gap_ms else clock
-    start = max(tat, clock - (gauge.burst - 1) * gauge.gap_ms) if gauge.gap_ms else clock
-    if gauge.gap_ms:
-        free = min(free, (clock + horizon_ms - start) // gauge.gap_ms + 1)
+    tat = gauge.tat if gauge.tat <= clock + FURTHEST_MS + gap else clock
+    start = max(tat, clock + min(lead_ms, FURTHEST_MS) - (gauge.burst - 1) * gap) if gap else clock
+    if gap:
+        free = min(free, (clock + min(lead_ms + horizon_ms, FURTHEST_MS) - start) // gap + 1)
     if free <= 0:
         return []
     statement = _CLAIM_SQLITE if connection.dialect.name == "sqlite" else _CLAIM_POSTGRESQL
     rows = execute(connection, statement, (worker, lane, to_millis(now), free)).fetchall()
-    if gauge.gap_ms and rows:
+    if gap and rows:
         connection.execute(
-            update(LANES).where(LANES.c.key == lane).values(tat=start + gauge.gap_ms * len(rows))
+            update(LANES).where(LANES.c.key == lane).values(tat=start + gap * len(rows))
         )
+    if gauge.broken_at and rows:
+        probe(connection, lane, gauge.broken_at, clock)
+    waits = [max(0, start + index * gap - clock) for index in range(len(rows))]
     return [
-        Claimed(*columns, slot_ms=max(0, start + index * gauge.gap_ms - clock))  # type: ignore[misc]
-        for index, columns in enumerate(sorted(tuple(row) for row in rows))
+        Claimed(*row, wait, read_at + wait / 1000, gap, bool(gauge.broken_at))  # type: ignore[misc]
+        for row, wait in zip(sorted(tuple(row) for row in rows), waits, strict=True)
     ]
 
 
@@ -327,15 +385,26 @@ _IN_WINDOW = or_(
     ),
 )
 _ALIVE = or_(TABLE.c.expires_at.is_(None), TABLE.c.expires_at > bindparam("now", type_=UtcDateTime))
+# What may have arrived may be said again only while its platform takes it for the same message.
+_MAY_HAVE_ARRIVED = and_(TABLE.c.tried_at.is_not(None), not_(TABLE.c.repeatable))
+_SAFE_AGAIN = or_(
+    not_(_MAY_HAVE_ARRIVED),
+    exists().where(
+        LANES.c.key == TABLE.c.lane,
+        type_coerce(TABLE.c.tried_at, BigInteger) + LANES.c.known_ms
+        > type_coerce(bindparam("now", type_=UtcDateTime), BigInteger),
+    ),
+)
 _MINE = and_(
     TABLE.c.id.in_(bindparam("ids", expanding=True)),
     TABLE.c.owner == bindparam("worker"),
     TABLE.c.state == State.LEASED,
 )
+_FIRST_TRIED = func.coalesce(TABLE.c.tried_at, bindparam("now", type_=UtcDateTime))
 _GATE = (
     update(TABLE)
-    .where(_MINE, _ALIVE, _CONSENTED, _WANTED, _IN_WINDOW)
-    .values(state=State.SENDING)
+    .where(_MINE, _ALIVE, _CONSENTED, _WANTED, _IN_WINDOW, _SAFE_AGAIN)
+    .values(state=State.SENDING, tried_at=_FIRST_TRIED)
     .returning(TABLE.c.id, TABLE.c.windowed, TABLE.c.address)
 )
 _TURNED_AWAY = (
@@ -343,12 +412,15 @@ _TURNED_AWAY = (
     .where(_MINE)
     .values(
         state=case(
+            (not_(_SAFE_AGAIN), State.UNKNOWN),
+            (and_(_MAY_HAVE_ARRIVED, not_(_ALIVE)), State.UNKNOWN),
             (not_(_ALIVE), State.EXPIRED),
             (not_(_CONSENTED), State.SUPPRESSED),
             (not_(_WANTED), State.SUPPRESSED),
             else_=State.DEFERRED,
         ),
         reason=case(
+            (or_(not_(_SAFE_AGAIN), and_(_MAY_HAVE_ARRIVED, not_(_ALIVE))), "no_answer"),
             (not_(_ALIVE), "expired"),
             (not_(_CONSENTED), "consent"),
             (not_(_WANTED), "unsubscribed"),
@@ -372,8 +444,9 @@ _GATE_BEYOND = (
         _CONSENTED,
         _WANTED,
         not_(_IN_WINDOW),
+        _SAFE_AGAIN,
     )
-    .values(state=State.SENDING)
+    .values(state=State.SENDING, tried_at=_FIRST_TRIED)
     .returning(TABLE.c.id)
 )
 
@@ -409,7 +482,7 @@ def gate(connection: Connection, ids: Sequence[int], worker: str, now: datetime)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a row that was let through."""
+    """What became of a row that was let through. `tried`: it may have arrived all the same."""
 
     id: int
     state: State
@@ -420,11 +493,13 @@ class Outcome:
     sent_at: datetime | None = None
     provider_id: str = ""
     body_hash: str = ""
+    tried: bool = False
 
 
 _ACK = (
     "UPDATE outbox SET state = ?, reason = ?, attempts = ?, parts_sent = ?, "
-    "not_before = coalesce(?, not_before), sent_at = ?, provider_id = ?, body_hash = ? "
+    "not_before = coalesce(?, not_before), sent_at = ?, provider_id = ?, body_hash = ?, "
+    "tried_at = CASE WHEN ? THEN tried_at END "
     "WHERE id = ? AND owner = ? AND state IN ('sending', 'unknown')"
 )
 
@@ -460,6 +535,7 @@ def acknowledge(connection: Connection, worker: str, outcomes: Iterable[Outcome]
                 one.sent_at and to_millis(one.sent_at),
                 one.provider_id,
                 one.body_hash,
+                one.tried,
                 one.id,
                 worker,
             )
@@ -520,6 +596,7 @@ _STOPPED_MEANWHILE = (
                 ),
                 State.HELD,
             ),
+            (_MAY_HAVE_ARRIVED, State.UNKNOWN),
             else_=State.CANCELLED,
         ),
     )
@@ -530,13 +607,27 @@ _STOPPED_MEANWHILE = (
 _IN_FLIGHT = _in_state(State.LEASED, State.SENDING)
 
 
-def take_back(connection: Connection, worker: str, ids: Sequence[int]) -> None:
-    """Rows gated in a transaction whose end the worker never saw: it sent none of them."""
+def take_back(
+    connection: Connection, worker: str, ids: Sequence[int], tried: Sequence[int] = ()
+) -> None:
+    """Rows gated in a transaction whose end the worker never saw wait again: it sent none of them.
+
+    `tried` may have arrived before that. Their campaign may have been stopped meanwhile.
+    """
     connection.execute(
         update(TABLE)
-        .where(TABLE.c.id.in_(ids), TABLE.c.owner == worker, _in_state(State.SENDING))
-        .values(state=State.LEASED)
+        .where(
+            TABLE.c.id.in_(ids),
+            TABLE.c.owner == worker,
+            TABLE.c.state.in_([State.SENDING, State.UNKNOWN]),
+        )
+        .values(
+            state=State.QUEUED,
+            owner="",
+            tried_at=case((TABLE.c.id.in_(tried), TABLE.c.tried_at), else_=None),
+        )
     )
+    connection.execute(_STOPPED_MEANWHILE, {"again": list(ids)})
 
 
 def release_unknown(connection: Connection, worker: str, known: Sequence[int]) -> int:
@@ -585,9 +676,13 @@ def beat(connection: Connection, worker: str) -> None:
         connection.execute(insert(workers), {"id": worker, "beat": now})
 
 
+# The gate asks whether its platform still knows it when it leaves again.
+_KNOWN_AGAIN = exists().where(LANES.c.key == TABLE.c.lane, LANES.c.known_ms > 0)
+
+
 def sweep(connection: Connection, worker: str, ttl: timedelta, *, alone: bool) -> int:
     """Take back what dead workers held: leased rows wait again, sending rows are `unknown`
-    (or wait again where a second copy does no harm). Returns how many rows moved.
+    (or wait again where a second copy does no harm, or is none). Returns how many rows moved.
 
     `alone`: no other process can hold this database, so every other owner is dead at once.
     """
@@ -606,7 +701,7 @@ def sweep(connection: Connection, worker: str, ttl: timedelta, *, alone: bool) -
         update(TABLE)
         .where(lost, _in_state(State.SENDING))
         .values(
-            state=case((TABLE.c.repeatable, State.QUEUED), else_=State.UNKNOWN),
+            state=case((or_(TABLE.c.repeatable, _KNOWN_AGAIN), State.QUEUED), else_=State.UNKNOWN),
             reason="worker_lost",
         )
     ).rowcount
@@ -647,14 +742,14 @@ def postpone(
 
 def cancel(connection: Connection, campaign_id: int, reason: str = "cancelled") -> int:
     """Cancel what of a campaign has not left; returns how many rows."""
-    return _move(connection, campaign_id, WAITING, State.CANCELLED, reason)
+    return _move(connection, campaign_id, WAITING, _unless_tried(State.CANCELLED), reason)
 
 
 def _move(
     connection: Connection,
     campaign_id: int,
     origins: Sequence[State],
-    target: State,
+    target: Any,
     reason: str = "",
 ) -> int:
     return connection.execute(
@@ -662,6 +757,11 @@ def _move(
         .where(TABLE.c.campaign_id == campaign_id, TABLE.c.state.in_(origins))
         .values(state=target, reason=reason)
     ).rowcount
+
+
+def _unless_tried(state: State) -> Any:
+    """Of what may have arrived nobody can say that it never left."""
+    return case((_MAY_HAVE_ARRIVED, State.UNKNOWN), else_=state)
 
 
 def suppress_person(
@@ -697,13 +797,22 @@ def suppress_channel(
 
 
 def progress(connection: Connection, campaign_id: int) -> dict[tuple[State, str], int]:
-    """How many rows of a campaign are in which state for which reason."""
+    """How many rows of a campaign are in which state for which reason; the forgotten ones too."""
     rows = connection.execute(
         core_select(TABLE.c.state, TABLE.c.reason, func.count())
         .where(TABLE.c.campaign_id == campaign_id)
         .group_by(TABLE.c.state, TABLE.c.reason)
     )
-    return {(State(state), reason): count for state, reason, count in rows}
+    counts = {(State(state), reason): count for state, reason, count in rows}
+    forgotten = connection.execute(
+        core_select(_TOTALS.c.state, _TOTALS.c.reason, _TOTALS.c.count).where(
+            _TOTALS.c.campaign_id == campaign_id
+        )
+    )
+    for state, reason, count in forgotten:
+        key = State(state), reason
+        counts[key] = counts.get(key, 0) + count
+    return counts
 
 
 def departed(connection: Connection, campaign_id: int) -> int:
@@ -801,54 +910,8 @@ def expire_overdue(connection: Connection, now: datetime) -> int:
     return connection.execute(
         update(TABLE)
         .where(TABLE.c.expires_at <= now, _in_state(*WAITING, State.AWAITING_STAFF))
-        .values(state=State.EXPIRED, reason="expired")
+        .values(state=_unless_tried(State.EXPIRED), reason="expired")
     ).rowcount
-
-
-def forget_bodies(connection: Connection, sent_before: datetime) -> int:
-    """Blank the bodies of rows long finished; their hash stays."""
-    return connection.execute(
-        update(TABLE)
-        .where(
-            TABLE.c.body.is_not(None),
-            TABLE.c.created_at < sent_before,
-            TABLE.c.state.not_in(OPEN),
-        )
-        .values(body=None)
-    ).rowcount
-
-
-def forget_recipients(connection: Connection, before: datetime) -> int:
-    """Leave of campaigns long finished only how many rows are in which state, not whose."""
-    return connection.execute(
-        update(TABLE)
-        .where(
-            TABLE.c.campaign_id.is_not(None),
-            TABLE.c.person_id.is_not(None),
-            TABLE.c.created_at <= before,
-            TABLE.c.state.not_in(OPEN),
-        )
-        .values(
-            recipient=literal("x").op("||")(TABLE.c.id),
-            person_id=None,
-            address=None,
-            body_hash="",
-            provider_id="",
-        )
-    ).rowcount
-
-
-def forget_replies(connection: Connection, before: datetime, keys_before: datetime) -> int:
-    """Blank stored replies after a day, and forget the keys after a month."""
-    pruned = connection.execute(
-        update(INBOX)
-        .where(INBOX.c.reply.is_not(None), INBOX.c.received_at < before)
-        .values(reply=None)
-    ).rowcount
-    return (
-        pruned
-        + connection.execute(INBOX.delete().where(INBOX.c.received_at < keys_before)).rowcount
-    )
 
 
 def missed(campaign_id: int) -> Any:
@@ -876,7 +939,7 @@ def try_again(connection: Connection, campaign_id: int, states: Sequence[State])
             TABLE.c.state.in_(states),
             TABLE.c.provider_id == "",
         )
-        .values(state=State.QUEUED, reason="", attempts=0, owner="")
+        .values(state=State.QUEUED, reason="", attempts=0, owner="", tried_at=None)
     ).rowcount
     announce(connection)
     return moved

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, text
 
-from storage import mailbox
+from storage import mailbox, upkeep
 from storage.campaigns import Campaign
 from storage.hotpath import HotPath
 from storage.mailbox import TRANSITIONS, Outcome, State
@@ -271,7 +271,7 @@ def test_bodies_are_sealed_in_the_table_and_forgotten_later(bare: Bare) -> None:
     gate(bare, ids)
     with bare.database.transaction() as connection:
         mailbox.acknowledge(connection, "w1", [Outcome(ids[0], State.SENT, sent_at=NOON)])
-        assert mailbox.forget_bodies(connection, NOON + timedelta(days=7)) == 1
+        assert upkeep.forget_bodies(connection, NOON + timedelta(days=7), 9) == 1
 
 
 def test_what_was_rolled_back_to_a_savepoint_is_gone(bare: Bare) -> None:
@@ -321,8 +321,10 @@ def test_of_a_campaign_long_finished_only_the_counts_are_kept(bare: Bare) -> Non
         bare.rows(1, recipient=f"p{person}", person_id=person, campaign_id=1, state=state)
     with bare.database.transaction() as connection:
         before = mailbox.progress(connection, 1)
-        assert mailbox.forget_recipients(connection, NOON - timedelta(days=1)) == 0
-        assert mailbox.forget_recipients(connection, NOON) == 3
+        assert upkeep.settle_campaigns(connection, NOON - timedelta(days=1), 9) == 0
+        assert upkeep.settle_campaigns(connection, NOON, 2) == 2
         assert mailbox.progress(connection, 1) == before
-    assert [row.person_id for row in bare.all()] == [None, None, None, 4]
-    assert [row.address for row in bare.all()][:3] == [None, None, None]
+        assert upkeep.settle_campaigns(connection, NOON, 9) == 1
+        assert mailbox.progress(connection, 1) == before
+    assert [row.state for row in bare.all()] == ["queued"]
+    assert [row.person_id for row in bare.all()] == [4]
