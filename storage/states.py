@@ -49,12 +49,29 @@ OPEN = (*WAITING, State.SENDING)
 """States that a campaign still has before it when it asks whether it is done."""
 
 TRANSITIONS: Mapping[State, frozenset[State]] = {
-    State.HELD: frozenset({State.QUEUED, State.CANCELLED, State.SUPPRESSED, State.EXPIRED}),
+    State.HELD: frozenset(
+        {State.QUEUED, State.CANCELLED, State.SUPPRESSED, State.EXPIRED, State.UNKNOWN}
+    ),
     State.QUEUED: frozenset(
-        {State.LEASED, State.HELD, State.DEFERRED, State.CANCELLED, State.SUPPRESSED, State.EXPIRED}
+        {
+            State.LEASED,
+            State.HELD,
+            State.DEFERRED,
+            State.CANCELLED,
+            State.SUPPRESSED,
+            State.EXPIRED,
+            State.UNKNOWN,
+        }
     ),
     State.DEFERRED: frozenset(
-        {State.QUEUED, State.HELD, State.CANCELLED, State.SUPPRESSED, State.EXPIRED}
+        {
+            State.QUEUED,
+            State.HELD,
+            State.CANCELLED,
+            State.SUPPRESSED,
+            State.EXPIRED,
+            State.UNKNOWN,
+        }
     ),
     State.LEASED: frozenset(
         {
@@ -66,6 +83,7 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
             State.SUPPRESSED,
             State.EXPIRED,
             State.FAILED,
+            State.UNKNOWN,
         }
     ),
     State.SENDING: frozenset(
@@ -82,7 +100,16 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.AWAITING_STAFF: frozenset(
         {State.SENT, State.FAILED, State.CANCELLED, State.EXPIRED, State.SUPPRESSED}
     ),
-    State.UNKNOWN: frozenset({State.SENT, State.QUEUED, State.FAILED}),
+    State.UNKNOWN: frozenset(
+        {
+            State.SENT,
+            State.AWAITING_STAFF,
+            State.FAILED,
+            State.DEAD,
+            State.QUEUED,
+            State.DEFERRED,
+        }
+    ),
     State.SENT: frozenset({State.DELIVERED, State.READ, State.FAILED}),
     State.DELIVERED: frozenset({State.READ}),
     State.READ: frozenset(),
