@@ -14,6 +14,7 @@ from sqlmodel import Session
 
 from bot.clock import BEIJING, Clock, beijing
 from bot.forms import UNDER, WITHHELD, Dialog, DraftState, Form
+from bot.ladder import ByCover, InWindow, Openly, Way, WhenTheyWrite
 from bot.messages import Address, Inbound, Reply, dump_reply
 from storage.audit import AuditEntry
 from storage.columns import KeyRing
@@ -54,6 +55,8 @@ class ChannelFacts:
     stays unknown. `one_way`: nobody is heard there.
     `apart`: kinds of messages that the platform's own answer has no room for, whatever `inline` is.
     `groups`: those of the staff that the settings name, with what people call them.
+    `gives_up`: a message that we do not take is told a few times within seconds, then never again.
+    `ways`: how people are reached beyond the reply window, the best first (see `bot.ladder`).
     """
 
     name: str
@@ -78,6 +81,18 @@ class ChannelFacts:
     one_way: bool = False
     apart: frozenset[str] = frozenset()
     groups: Mapping[Address, str] = field(default_factory=dict)
+    gives_up: bool = False
+    ways: tuple[Way, ...] = ()
+
+    @property
+    def ladder(self) -> tuple[Way, ...]:
+        """Every way by which somebody is reached here unasked, the best first."""
+        if self.anonymous:
+            return self.ways
+        if not self.windowed:
+            return (Openly(),)
+        cover = (ByCover(self.name, self.covers.a_month),) if self.covers is not None else ()
+        return (InWindow(), *self.ways, *cover, WhenTheyWrite())
 
     def lane(self, *, urgent: bool) -> str:
         """The lane a message takes: answers and urgent notices never wait behind a campaign."""
