@@ -16,14 +16,15 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from bot import heart
 from bot.catalog import Catalog, collect
-from bot.channels.base import Attached, Channel, Exclusive, Neighbourly, Receive
-from bot.clock import Clock, SystemClock
+from bot.channels.base import Attached, Channel, Exclusive, Neighbourly, Receive, Working
+from bot.clock import Clock, SteadyClock
 from bot.context import ChannelFacts, Services
 from bot.delivery import Delivery
 from bot.dispatch import Dispatcher, Waiting
 from bot.errors import ConfigError
 from bot.messages import Inbound, Part
 from bot.settings import Settings
+from bot.spool import Spool
 from bot.stalls import Stalls
 from storage.columns import KeyRing
 from storage.db import Database
@@ -56,6 +57,7 @@ class App:
         *,
         alone: bool,
         delivery: Delivery | None = None,
+        spool: Spool | None = None,
     ) -> None:
         self.services = services
         self.channels = channels
@@ -66,7 +68,10 @@ class App:
                 channel.meet(tuple(channels.values()))
         self.delivery = delivery or Delivery(services, channels, alone=alone)
         self._stalls = Stalls(services, self.delivery.counters.moved)
-        self.dispatcher = Dispatcher(services, wake=self.delivery.wake)
+        self.spool = spool
+        self.dispatcher = Dispatcher(services, wake=self.delivery.wake, spool=spool)
+        self._retired = False
+        self._keeping: set[asyncio.Task[None]] = set()
 
     def receive(self, inbound: Inbound, seconds: float) -> asyncio.Future[tuple[Part, ...]]:
         """What channels call: see `bot.channels.base.Receive`.
@@ -76,19 +81,51 @@ class App:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[tuple[Part, ...]] = loop.create_future()
         waiting = self.dispatcher.submit(inbound, answer)
-        patience = loop.call_later(seconds, _give_up, waiting, answer)
+        patience = loop.call_later(seconds, self._give_up, waiting, answer)
         answer.add_done_callback(lambda _answer: patience.cancel())
         return answer
 
+    def _give_up(self, waiting: Waiting, answer: asyncio.Future[tuple[Part, ...]]) -> None:
+        """Nobody waits any longer: what is answered now must leave through the outbox."""
+        waiting.abandoned = True
+        if answer.done():
+            return
+        facts = self.services.channels[waiting.inbound.sender.channel]
+        if self.spool is None or not facts.gives_up:
+            answer.set_exception(TimeoutError())
+            return
+        task = asyncio.create_task(self._keep(self.spool, waiting.inbound, answer))
+        self._keeping.add(task)
+        task.add_done_callback(self._keeping.discard)
+
+    async def _keep(
+        self, spool: Spool, inbound: Inbound, answer: asyncio.Future[tuple[Part, ...]]
+    ) -> None:
+        """A database that does not even refuse has the writer waiting; the disk remembers."""
+        trouble: Exception = TimeoutError()
+        try:
+            await asyncio.to_thread(spool.keep, [inbound])
+        except OSError as error:
+            log.error("spool_refused", count=1, error=type(error).__name__)
+            trouble = error
+        if not answer.done():
+            answer.set_exception(trouble)
+
     def beat(self) -> None:
-        """One heartbeat, now."""
+        """One heartbeat, now; none once this process is about to end."""
+        if self._retired:
+            return
         heart.beat(self.services)
         self._stalls.look(time.monotonic())
         self.delivery.wake()
 
     @asynccontextmanager
     async def running(self, roles: Iterable[str] = ("web", "worker")) -> Any:
-        """Live: the writer for web, delivery, jobs and the heart for workers, and the channels."""
+        """Live: the writer for both, delivery, jobs and the heart for workers, and the channels.
+
+        Whoever answers callbacks runs no channel that polls; in the end calls under way are
+        finished and leases given back.
+        """
         wanted = set(roles)
         self.dispatcher.start()
         tasks: list[asyncio.Task[None]] = []
@@ -109,8 +146,7 @@ class App:
             tasks.append(asyncio.create_task(asyncio.to_thread(self.beat), name="first-beat"))
         receive: Receive = self.receive
         for channel in self.channels.values():
-            # What only one process can send must be heard by one that sends.
-            if "worker" in wanted or not isinstance(channel, Exclusive):
+            if "worker" in wanted or not _works(channel):
                 tasks.append(asyncio.create_task(_keep_running(channel, receive)))
         try:
             yield self
@@ -126,16 +162,21 @@ class App:
             for channel in self.channels.values():
                 await channel.close()
 
+    def retire(self) -> None:
+        """Claim and fire nothing more; what is in hand is finished."""
+        self._retired = True
+        self.delivery.retire()
+
     def close(self) -> None:
-        """Let the database go."""
+        """Let the database go, and the spool."""
+        if self.spool is not None:
+            self.spool.close()
         self.services.database.close()
 
 
-def _give_up(waiting: Waiting, answer: asyncio.Future[tuple[Part, ...]]) -> None:
-    """Nobody waits any longer: what is answered now must leave through the outbox."""
-    waiting.abandoned = True
-    if not answer.done():
-        answer.set_exception(TimeoutError())
+def _works(channel: Channel) -> bool:
+    """Is its `run` for workers? What only one process can send must be heard by one that sends."""
+    return isinstance(channel, Exclusive) or (isinstance(channel, Working) and channel.works)
 
 
 def tune_interpreter() -> None:
@@ -184,7 +225,7 @@ def services_for(
     place = known.places.load(settings.place, settings.office)
     return Services(
         Database(settings.database_url, ring),
-        clock or SystemClock(),
+        clock or SteadyClock(),
         settings,
         known,
         place,

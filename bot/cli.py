@@ -25,7 +25,7 @@ from bot import check as checks
 from bot import logs, web
 from bot.app import App, build_channels, missing_of, tune_interpreter
 from bot.catalog import Catalog, collect
-from bot.clock import SystemClock
+from bot.clock import SteadyClock, SystemClock
 from bot.commands import CliWord, Exporter, Importer, Retention
 from bot.context import Services
 from bot.doctor import report
@@ -45,7 +45,8 @@ from bot.installation import (
 from bot.play import play as talk
 from bot.play import save as save_transcript
 from bot.play import typed
-from bot.settings import FILE, Settings, key_file
+from bot.settings import FILE, Settings, key_file, spool_folder
+from bot.spool import Spool, spooled
 from storage.audit import AuditEntry
 from storage.columns import KeyRing
 from storage.sequences import next_number
@@ -134,15 +135,14 @@ def serve(
     """运行：接收、应答、投递、按时主动发送。Ctrl-C 停止。"""
     settings = load_settings()
     logs.configure(settings.log_level.upper(), secrets_of(settings))
-    channels = build_channels(settings, SystemClock())
+    channels = build_channels(settings, SteadyClock())
     missing = missing_of(channels)
     if missing:
         raise ConfigError("；".join(missing))
     roles = ("web", "worker") if role is Role.ALL else (role.value,)
-    if "worker" in roles:
-        with alone_on(settings):
-            _serve(context, settings, channels, roles, (host, port))
-    else:
+    with alone_on(settings):
+        if role is not Role.ALL and sqlite_file(settings) is not None:
+            raise ConfigError("SQLite 上只有一个进程，请去掉 --role；要分开，请改用 PostgreSQL。")
         _serve(context, settings, channels, roles, (host, port))
 
 
@@ -159,7 +159,9 @@ def _serve(
         listening = stack.enter_context(web.listen(*where)) if "web" in roles else None
         logs.configure(settings.log_level.upper(), secrets_of(settings))
         migrate(services)
-        app = App(services, channels, alone=services.database.sqlite)
+        spool = Spool(spool_folder(settings), services.keys)
+        app = App(services, channels, alone=services.database.sqlite, spool=spool)
+        stack.callback(spool.close)
         for line in services.place.missing():
             typer.echo(f"注意：{line}未设置，登记、信件、群发暂不受理。", err=True)
 
@@ -235,6 +237,9 @@ def doctor(context: typer.Context) -> None:
     """看看各队列、时钟、渠道、同意与清理的情况。"""
     settings = load_settings()
     channels = build_channels(settings, SystemClock())
+    # Before the database, which may be what is in trouble.
+    waiting = spooled(spool_folder(settings))
+    typer.echo(f"暂存的来信：{f'{waiting}条，等数据库恢复' if waiting else '没有'}")
     with _opened(context) as services:
         for line in report(services, channels):
             typer.echo(line)

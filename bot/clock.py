@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from datetime import time as wall_time
@@ -26,6 +27,55 @@ class SystemClock:
 
     def now(self) -> datetime:
         return _whole_millis(datetime.now(UTC))
+
+
+def _wall() -> datetime:
+    return datetime.now(UTC)
+
+
+def _elapsed() -> float:
+    """Seconds that passed, counting those in which the machine slept, whatever its clock says."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+class SteadyClock:
+    """The machine's clock, which is not believed at once when it jumps.
+
+    A clock that is set wrong and put right again within `patience` was never wrong for anybody: no
+    letter left a day early. A jump that stays is followed then; a small one, at once.
+    """
+
+    def __init__(
+        self,
+        wall: Callable[[], datetime] = _wall,
+        elapsed: Callable[[], float] = _elapsed,
+        *,
+        patience: timedelta = timedelta(minutes=5),
+        jump: timedelta = timedelta(minutes=1),
+    ) -> None:
+        self._wall = wall
+        self._elapsed = elapsed
+        self._patience = patience
+        self._jump = jump
+        self._known = (wall(), elapsed())
+        self._since: float | None = None
+
+    @property
+    def doubted(self) -> bool:
+        """Did the machine's clock jump, and is it not believed yet?"""
+        return self._since is not None
+
+    def now(self) -> datetime:
+        told, passed = self._wall(), self._elapsed()
+        moment, at = self._known
+        steady = moment + timedelta(seconds=passed - at)
+        if abs(told - steady) >= self._jump:
+            if self._since is None:
+                self._since = passed
+            if passed - self._since < self._patience.total_seconds():
+                return _whole_millis(steady)
+        self._known, self._since = (told, passed), None
+        return _whole_millis(told)
 
 
 class MovableClock:

@@ -19,6 +19,7 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from bot.alarm import call_for_help
 from bot.channels.base import Awaiting, Channel, Exclusive, Notice, Notifying
@@ -34,6 +35,8 @@ AHEAD = 3  # leases held for each call slot, so that calls need not run in lock-
 RESERVED = 8  # call slots that only urgent lanes may use
 POLL = 0.25  # seconds between looks when nobody wakes us
 WORKER_TTL = timedelta(seconds=10)
+FENCE = 0.8  # of that time without a beat, after which we start no call: others may think us dead
+FINISH = 6.0  # seconds for calls under way, and for their results, when we are asked to end
 TRIES = 5
 FIRST_WAIT = 2.0  # seconds before the second try; doubles, half of it by chance
 STOPPED = 300.0  # seconds until a channel that waits for a person's hand is tried again
@@ -67,6 +70,7 @@ class Delivery:
         alone: bool,
         worker: str = "",
         in_flight: int = IN_FLIGHT,
+        ttl: timedelta = WORKER_TTL,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.services = services
@@ -76,6 +80,7 @@ class Delivery:
         self.counters = _Counters()
         self._alone = alone
         self._slots = in_flight
+        self._ttl = ttl
         self._handful = max(1, in_flight // 8)
         self._chance = chance
         self._awake = asyncio.Event()
@@ -91,13 +96,19 @@ class Delivery:
         self._calls: set[asyncio.Task[None]] = set()
         self._ready: list[Ready] = []
         self._chains: dict[str, asyncio.Task[None]] = {}
-        self._beaten = 0.0
+        self._lived = 0.0  # when we last said that we live, by the loop's clock
+        self._fair_from = 0.0
+        self._retired = False
 
     def wake(self) -> None:
         """Look at the outbox now; may be called from any thread."""
         loop = self._loop
         if loop is not None and not loop.is_closed():
             loop.call_soon_threadsafe(self._awake.set)
+
+    def retire(self) -> None:
+        """Claim nothing more; what is claimed may still leave."""
+        self._retired = True
 
     # - the loop -
 
@@ -165,26 +176,35 @@ class Delivery:
                     lane = facts.lane(urgent=urgent)
                     mailbox.ensure_lane(connection, lane, 0 if urgent else 9, gap, facts.burst)
             mailbox.beat(connection, self.worker)
-            mailbox.sweep(connection, self.worker, WORKER_TTL, alone=self._alone)
+            mailbox.sweep(connection, self.worker, self._ttl, alone=self._alone)
 
     async def _round(self) -> bool:
         """Claim, gate and start what there is room for; True if anything moved."""
         assert self._loop is not None
-        if self._loop.time() - self._beaten > WORKER_TTL.total_seconds() / 5:
-            self._beaten = self._loop.time()
-            if self._claiming is not None:
-                await asyncio.wait([self._claiming])
-            await self._in_claims(self._beat, [ready.row.id for ready in self._ready])
+        if self._loop.time() - self._lived > self._ttl.total_seconds() / 5:
+            await self._live(self._loop.time())
         self._claim_soon()
         # Shielded: cut off in the middle, rows would be gated and never sent, results forgotten.
         self._exchanging = asyncio.create_task(self._exchange())
         return await asyncio.shield(self._exchanging) > 0
 
-    def _beat(self, known: Sequence[int]) -> None:
+    async def _live(self, now: float) -> None:
+        """Say that we live. Who could not say so for long must not judge others by their silence:
+        the database may have been away from them too."""
+        if self._lived and now - self._lived > self._ttl.total_seconds() / 2:
+            self._fair_from = now + self._ttl.total_seconds()
+        if self._claiming is not None:
+            await asyncio.wait([self._claiming])
+        known = [ready.row.id for ready in self._ready]
+        await self._in_claims(self._beat, known, now >= self._fair_from)
+        self._lived = now
+
+    def _beat(self, known: Sequence[int], fair: bool) -> None:
         with self._database.transaction() as connection:
             mailbox.beat(connection, self.worker)
             mailbox.release_unknown(connection, self.worker, known)
-            mailbox.sweep(connection, self.worker, WORKER_TTL, alone=False)
+            if fair:
+                mailbox.sweep(connection, self.worker, self._ttl, alone=False)
             mailbox.expire_overdue(connection, self.services.clock.now())
 
     # - claiming and rendering -
@@ -192,6 +212,8 @@ class Delivery:
     def _claim_soon(self) -> None:
         """Keep leases ahead of the calls; claiming goes on beside gating."""
         free = self._slots * AHEAD - len(self._ready) - len(self._calls)
+        if self._retired:
+            return
         if free >= self._slots and (self._claiming is None or self._claiming.done()):
             self._claiming = asyncio.create_task(self._claim(free))
 
@@ -235,7 +257,7 @@ class Delivery:
         assert self._loop is not None
         ripe, sleepers = self._by_night(self._ripe(self._loop.time()))
         outcomes, self._results = self._results, []
-        if not ripe and not outcomes and not sleepers:
+        if not ripe and not outcomes and not sleepers and not self._doubtful:
             return 0
         ids = [ready.row.id for ready in ripe]
         try:
@@ -250,12 +272,22 @@ class Delivery:
             await asyncio.sleep(POLL)
             return 0
         self._doubtful.clear()
+        if self._fenced():
+            log.warning("gate_repeated", rows=len(passed) + len(noticed))
+            self._doubtful.update(passed | noticed)
+            return 0
         for ready in ripe:
             if ready.row.id in passed:
                 self._launch(ready)
             elif ready.row.id in noticed:
                 self._launch(replace(ready, noticed=True))
         return len(ripe) + len(sleepers)
+
+    def _fenced(self) -> bool:
+        """Have we been silent for so long that another worker may have judged what we gated?"""
+        assert self._loop is not None
+        silent = self._loop.time() - self._lived
+        return bool(self._lived) and silent > FENCE * self._ttl.total_seconds()
 
     def _by_night(self, ripe: Sequence[Ready]) -> tuple[list[Ready], dict[datetime, list[int]]]:
         """Those that may leave now, and by their morning the ids of those whose night has come."""
@@ -426,21 +458,27 @@ class Delivery:
         return await self._loop.run_in_executor(self._claims, work, *arguments)
 
     async def _drain(self) -> None:
-        """Finish the calls under way, write them down, give the rest back."""
+        """Finish the calls under way, write them down, give the rest back: as far as there is time.
+
+        What a database out of reach does not learn now, another worker finds by our silence.
+        """
+        assert self._loop is not None
+        until = self._loop.time() + FINISH
         if self._exchanging is not None:
             await asyncio.wait([self._exchanging])
         if self._calls:
-            await asyncio.wait(self._calls, timeout=10)
+            await asyncio.wait(self._calls, timeout=until - self._loop.time())
         if self._claiming is not None:
             await asyncio.wait([self._claiming])
         ready, self._ready = self._ready, []
-        for _try in range(20):
-            if not self._results:
-                break
+        while self._results and self._loop.time() < until:
             await self._exchange()
         left = [one.row.id for one in ready]
-        if left:
-            await self._in_claims(self._give_back, left)
+        try:
+            if left:
+                await self._in_claims(self._give_back, left)
+        except SQLAlchemyError as error:
+            log.warning("leases_not_given_back", rows=len(left), error=type(error).__name__)
         self._claims.shutdown()
         self._ledger.shutdown()
 

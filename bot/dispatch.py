@@ -3,6 +3,7 @@
 A message whose key the inbox knows is answered from there and changes nothing. What only asks,
 answers or corrects a question is computed in memory; a handler runs inside a savepoint of its own,
 so that its mistakes are its own. If the batch as a whole fails, each message is done again alone.
+While the database is away, what a platform would soon give up is spooled and taken in later.
 """
 
 from __future__ import annotations
@@ -45,13 +46,16 @@ from bot.messages import (
 from bot.normalize import Reserved, answer, near_miss, reserved
 from bot.personal_numbers import reaches_somebody, scrub
 from bot.purposes import ANSWER, TROUBLE
+from bot.spool import Spool
 from bot.text import merged, shape
 from storage import mailbox
+from storage.db import away
 from storage.dialogs import answered_last
 from storage.hotpath import HotPath
 from storage.people import Contact, Role
 
 BATCH = 64
+PROBE = 0.25  # seconds between two looks whether a database that was away is back
 LATE = timedelta(seconds=2)  # a platform's clock tells whole seconds
 
 LONGEST = 4096  # characters, as long as Telegram's longest; WeChat's are shorter
@@ -136,8 +140,15 @@ def _yes(text: str) -> bool:
 class Dispatcher:
     """Takes messages from any thread; one writer thread does them in batches."""
 
-    def __init__(self, services: Services, wake: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        services: Services,
+        wake: Callable[[], None] = lambda: None,
+        spool: Spool | None = None,
+    ) -> None:
         self.services = services
+        self.spool = spool
+        self._trouble: Exception | None = None
         self.catalog: Catalog = services.catalog
         self.wake = wake
         self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
@@ -149,7 +160,9 @@ class Dispatcher:
     # - the writer thread -
 
     def start(self) -> None:
-        """Begin to take messages from `submit`."""
+        """Begin to take messages from `submit`, after those that an earlier process kept."""
+        if self.spool is not None and self.spool.adopt():
+            log.warning("spool_found", depth=self.spool.depth)
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._thread.start()
 
@@ -179,13 +192,17 @@ class Dispatcher:
 
     def _run(self) -> None:
         while True:
-            batch = self._gather()
+            spool = self.spool if self.spool is not None and self.spool.depth else None
+            batch = self._gather(None if spool is None else PROBE if self._trouble else 0.0)
             if batch is None:
                 return
-            self.work(batch)
+            if spool is not None:
+                self._take_in(spool)
+            if batch:
+                self.work(batch)
 
-    def _gather(self) -> list[Waiting] | None:
-        """Up to a batch of waiting messages, at most one an address.
+    def _gather(self, patience: float | None) -> list[Waiting] | None:
+        """Up to a batch of waiting messages, at most one an address; none after so many seconds.
 
         Somebody who says a hundred things at once keeps nobody waiting behind them.
         """
@@ -195,7 +212,7 @@ class Dispatcher:
             self._choose(waiting, chosen)
         while len(chosen) < BATCH:
             try:
-                more = self._queue.get(block=not chosen)
+                more = self._queue.get(not chosen, patience)
             except queue.Empty:
                 break
             if more is None:
@@ -212,6 +229,16 @@ class Dispatcher:
 
     def work(self, batch: Sequence[Waiting]) -> None:
         """Answer a batch in one transaction; one by one, if that fails."""
+        if self.spool is not None and self.spool.depth:
+            batch = self._not_behind(self.spool, batch)
+        lost = self._answer_all(batch)
+        if lost and self._trouble is not None:
+            self._set_aside(lost, self._trouble)
+
+    def _answer_all(self, batch: Sequence[Waiting]) -> Sequence[Waiting]:
+        """Those that a database out of reach has left without an answer."""
+        if not batch:
+            return ()
         with self._busy:
             try:
                 answers = self._together(batch)
@@ -219,20 +246,80 @@ class Dispatcher:
                 log.warning("batch_replayed", size=len(batch), error=type(error).__name__)
                 answers = None
         if answers is None:
-            for waiting in batch:
-                self._alone(waiting)
-            return
+            for number, waiting in enumerate(batch):
+                if not self._alone(waiting):
+                    return batch[number:]
+            return ()
         self._hand_over([(w, parts, None) for w, parts in zip(batch, answers, strict=True)])
+        return ()
 
-    def _alone(self, waiting: Waiting) -> None:
-        """Once more by itself: another replica may have been in the way, or quicker."""
+    def _alone(self, waiting: Waiting) -> bool:
+        """Once more by itself: another replica may have been in the way, or quicker.
+
+        False when the database is out of reach; then nobody has been told anything.
+        """
         with self._busy:
             try:
                 parts = self._together([waiting])[0]
             except Exception as error:  # noqa: BLE001  # the dispatcher is one of the outer walls
+                if away(error):
+                    self._note_away(error)
+                    return False
                 self._fail(waiting, error)
-                return
+                return True
         self._hand_over([(waiting, parts, None)])
+        return True
+
+    # - while the database is away -
+
+    def _note_away(self, error: Exception) -> None:
+        if self._trouble is None:
+            log.error("database_away", error=type(getattr(error, "orig", error)).__name__)
+        self._trouble = error
+
+    def _gives_up(self, waiting: Waiting) -> bool:
+        return self.services.channels[waiting.inbound.sender.channel].gives_up
+
+    def _not_behind(self, spool: Spool, batch: Sequence[Waiting]) -> list[Waiting]:
+        """Those to be answered now; a spooled message must be answered before what follows it."""
+        behind = [
+            waiting
+            for waiting in batch
+            if self._gives_up(waiting)
+            and (self._trouble or spool.holds(str(waiting.inbound.sender)))
+        ]
+        self._set_aside(behind, self._trouble)
+        return [waiting for waiting in batch if waiting not in behind]
+
+    def _set_aside(self, batch: Sequence[Waiting], trouble: Exception | None) -> None:
+        """Keep what its platform would not tell again for long; the others are told again."""
+        kept = [waiting for waiting in batch if self._gives_up(waiting)]
+        try:
+            if self.spool is None:
+                kept = []
+            elif kept:
+                self.spool.keep([waiting.inbound for waiting in kept])
+        except OSError as error:
+            log.error("spool_refused", count=len(kept), error=type(error).__name__)
+            kept, trouble = [], trouble or error
+        # The answer leaves through the outbox, when there is one.
+        self._hand_over([(waiting, (), None) for waiting in kept])
+        for waiting in batch:
+            if waiting not in kept and trouble is not None:
+                self._fail(waiting, trouble)
+
+    def _take_in(self, spool: Spool) -> None:
+        """Answer the oldest that were kept, in order for each address, if the database is back."""
+        kept = spool.next(BATCH)
+        rest = [Waiting(inbound, abandoned=True) for inbound in kept]
+        while rest:
+            chosen: dict[str, Waiting] = {}
+            behind = [w for w in rest if chosen.setdefault(str(w.inbound.sender), w) is not w]
+            if self._answer_all(list(chosen.values())):
+                return
+            rest = behind
+        spool.taken(len(kept))
+        log.info("spool_taken_in", count=len(kept), depth=spool.depth)
 
     def _fail(self, waiting: Waiting, error: Exception) -> None:
         log.error("message_failed", error=type(error).__name__)
@@ -290,6 +377,7 @@ class Dispatcher:
                 done |= {sender.person_id, *merged}
                 answers.append(parts)
             self._write(connection, written)
+        self._trouble = None
         if written.outbox or written.spoken:
             self.wake()
         return answers
@@ -560,6 +648,10 @@ class Dispatcher:
     def _route(self, context: Context, text: str) -> Reply:
         form = self._form(context.open_form) if context.open_form else None
         said = spoken(text)
+        if context.inbound.reply_to is not None and self.catalog.match(said) is None:
+            answered = self._heard(context)
+            if answered:
+                return answered
         if form is None:
             return self._no_form(context, text, said)
         refusal = self._outgrown(context, form)
@@ -639,7 +731,7 @@ class Dispatcher:
             return say("现在没有正在填的表。需要什么请回「菜单」看看。")
         word = near_miss(said, self._hearable(context)) if 1 < len(said) <= 30 else None
         if word is None:
-            return self._unknown(context, None)
+            return self._heard(context) or self._unknown(context, None)
         command = self.catalog.words[word]
         if command.reads or command.guess:
             return self._run_command(context, Match(command, ""))
@@ -689,6 +781,13 @@ class Dispatcher:
         if greeting is None:
             return SILENCE
         return self._guarded(context, lambda: greeting.unknown(context, suggestion))
+
+    def _heard(self, context: Context) -> Reply:
+        """The answer to words that are meant for something we sent; silence if they are not."""
+        greeting = self._greeting
+        if greeting is None:
+            return SILENCE
+        return self._guarded(context, lambda: greeting.heard(context))
 
     def _outgrown(self, context: Context, form: type[Form]) -> Reply:
         """Forget a form of somebody who may no longer say what it was begun with; the refusal."""

@@ -243,3 +243,40 @@ def load_reply(text: str) -> Reply:
             for row in json.loads(text)
         )
     )
+
+
+def dump_inbound(message: Inbound) -> str:
+    """As JSON, for what must wait (which is encrypted: it is what a person said)."""
+    raw: dict[str, Any] = {
+        "i": message.id,
+        "s": str(message.sender),
+        "t": message.text,
+        "at": message.received_at.isoformat(),
+        "k": message.kind,
+    }
+    if message.chat.group is not None:
+        raw["g"] = [str(message.chat.group), message.chat.addressed]
+    if message.reply_to is not None:
+        raw["r"] = message.reply_to
+    if message.media is not None:
+        raw["m"] = [message.media.id, message.media.name, message.media.mime, message.media.size]
+    if message.argument:
+        raw["a"] = message.argument
+    return json.dumps(raw, ensure_ascii=False, separators=(",", ":"))
+
+
+def load_inbound(text: str) -> Inbound:
+    """The inverse of `dump_inbound`."""
+    raw = json.loads(text)
+    group, addressed = raw.get("g", (None, True))
+    return Inbound(
+        raw["i"],
+        Address.parse(raw["s"]),
+        raw["t"],
+        datetime.fromisoformat(raw["at"]),
+        Kind(raw["k"]),
+        Chat(Address.parse(group), addressed) if group else PRIVATE,
+        raw.get("r"),
+        Media(*raw["m"]) if "m" in raw else None,
+        raw.get("a", ""),
+    )

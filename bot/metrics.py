@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session, col, func, select
 
 from storage.jobs import Job
@@ -53,9 +54,25 @@ class _Live(Collector):
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
+        yield from self._spooled()
         services = self._app.services
-        with services.database.reading() as session:
-            now = figures(session, services.clock.now())
+        try:
+            with services.database.reading() as session:
+                now = figures(session, services.clock.now())
+        except SQLAlchemyError:
+            yield GaugeMetricFamily("hongyan_database_up", "Can the database be asked", 0)
+        else:
+            yield GaugeMetricFamily("hongyan_database_up", "Can the database be asked", 1)
+            yield from self._stored(now)
+        yield from self._counted()
+
+    def _spooled(self) -> Iterator[Metric]:
+        spool = self._app.spool
+        yield GaugeMetricFamily(
+            "hongyan_spooled", "Messages kept on this machine", spool.depth if spool else 0
+        )
+
+    def _stored(self, now: Figures) -> Iterator[Metric]:
         rows = GaugeMetricFamily("hongyan_outbox_rows", "Outbox rows by state", labels=["state"])
         for state, count in sorted(now.outbox.items()):
             rows.add_metric([state], count)
@@ -67,7 +84,6 @@ class _Live(Collector):
         yield GaugeMetricFamily(
             "hongyan_oldest_unsent_seconds", "Age of the oldest due row", now.oldest_seconds
         )
-        yield from self._counted()
 
     def _counted(self) -> Iterator[Metric]:
         counters = self._app.delivery.counters

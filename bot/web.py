@@ -199,14 +199,18 @@ async def _alive(_request: Request) -> Response:
 
 
 async def _ready(request: Request) -> Response:
-    """200 `ok`, or 503 with one word: what it waits for."""
+    """200 `ok`, or 503 with one word: what it waits for; and how many messages are spooled."""
+    app = _app(request)
+    depth = app.spool.depth if app.spool is not None else 0
+    spooled = f" spool={depth}" if depth else ""
     try:
         current = await asyncio.wait_for(
-            asyncio.to_thread(_app(request).services.database.current), READY_SECONDS
+            asyncio.to_thread(app.services.database.current), READY_SECONDS
         )
     except (SQLAlchemyError, OSError, TimeoutError):
-        return PlainTextResponse("database", 503)
-    return PlainTextResponse("ok") if current else PlainTextResponse("migrations", 503)
+        return PlainTextResponse(f"database{spooled}", 503)
+    word, status = ("ok", 200) if current else ("migrations", 503)
+    return PlainTextResponse(f"{word}{spooled}", status)
 
 
 async def _metrics(request: Request) -> Response:
@@ -378,11 +382,14 @@ async def serve(
             started()
             if listening is None:
                 await stop.wait()
+                app.retire()
             else:
-                await _answer(application(app, more), listening, stop)
+                await _answer(application(app, more), listening, stop, app.retire)
 
 
-async def _answer(asgi: ASGIApp, listening: socket.socket, stop: asyncio.Event) -> None:
+async def _answer(
+    asgi: ASGIApp, listening: socket.socket, stop: asyncio.Event, retire: Callable[[], None]
+) -> None:
     server = _Server(
         uvicorn.Config(
             asgi,
@@ -400,6 +407,7 @@ async def _answer(asgi: ASGIApp, listening: socket.socket, stop: asyncio.Event) 
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
+    retire()
     server.should_exit = True
     await serving
 

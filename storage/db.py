@@ -12,11 +12,20 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlmodel import Session
 
 from storage.columns import KeyRing
 
 MIGRATION_LOCK = 20221509  # any number that only our migrations take
+PATIENCE = {"connect_timeout": 3, "tcp_user_timeout": 5000}
+"""What libpq is told unless the address says otherwise: seconds, and milliseconds. Without it a
+machine that has vanished is waited for until TCP gives up, after a quarter of an hour."""
+AWAY = ("08", "25006", "53", "57P", "58")
+"""Beginnings of the SQLSTATEs of a PostgreSQL that cannot write now: connection, a standby's
+read-only transaction, no room or too many connections, shutting down, its disk."""
+AWAY_SQLITE = ("FULL", "IOERR", "BUSY", "LOCKED", "CANTOPEN", "READONLY")
 
 
 class Database:
@@ -41,6 +50,9 @@ class Database:
             options["connect_args"] = {"check_same_thread": False, "timeout": 10}
         else:
             options["pool_pre_ping"] = True
+            options["connect_args"] = {
+                name: value for name, value in PATIENCE.items() if name not in self.url.query
+            }
         engine = create_engine(self.url, **options)
         engine.dialect.hongyan_keys = self.keys  # type: ignore[attr-defined]  # read in columns.py
         if self.sqlite:
@@ -102,6 +114,23 @@ class Database:
     def close(self) -> None:
         """Give all connections back."""
         self.engine.dispose()
+
+
+def away(error: BaseException) -> bool:
+    """Does this say that the database cannot be written to now, whatever is asked of it?"""
+    if isinstance(error, NoConnection | InterfaceError):
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    if error.connection_invalidated:
+        return True
+    told = getattr(error.orig, "sqlite_errorname", None)
+    if told is not None:
+        return str(told).removeprefix("SQLITE_").startswith(AWAY_SQLITE)
+    state = getattr(error.orig, "sqlstate", None)
+    if state is None:
+        return isinstance(error, OperationalError)
+    return str(state).startswith(AWAY)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 CHANNEL = "hongyan_outbox"
 SECONDS = 1.0  # between looks whether the listener shall end
-AGAIN = 2.0  # seconds until a lost connection is opened again
+AGAIN = 0.5  # seconds until a lost connection is opened again
 
 
 def announce(connection: Connection) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from sqlalchemy import Connection
 from starlette.routing import BaseRoute
 
 from bot.context import ChannelFacts, Services
@@ -116,11 +117,37 @@ class Notifying(Protocol):
 
 
 @runtime_checkable
+class Paced(Protocol):
+    """A channel whose chats have a pace of their own, which all processes keep together.
+
+    Turns are taken as rows pass the gate, all in one statement; who gets none there waits in
+    `send`, or is refused by it.
+    """
+
+    def take_turns(
+        self, connection: Connection, addresses: Sequence[Address]
+    ) -> frozenset[Address]:
+        """Those of the addresses whose chat is free now: its turn is taken. For a thread."""
+
+    async def send_in_turn(self, address: Address, part: Part, key: str) -> str | Awaiting:
+        """As `send`, the turn having been taken."""
+
+
+@runtime_checkable
 class Exclusive(Protocol):
     """A channel that one process alone can speak on, because it holds the only connection."""
 
     def may_speak(self) -> bool:
         """Can this process? If not, its delivery leaves the rows to the one that can."""
+
+
+@runtime_checkable
+class Working(Protocol):
+    """A channel whose `run` may be a worker's part: it polls, or does errands."""
+
+    @property
+    def works(self) -> bool:
+        """Is it? Then a process that only answers callbacks leaves it alone."""
 
 
 @runtime_checkable

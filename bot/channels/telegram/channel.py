@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Route
@@ -42,6 +42,7 @@ from bot.context import ChannelFacts, Services
 from bot.errors import SendError
 from bot.messages import Address, File, Inbound, Media, Part
 from bot.settings import Settings
+from storage.db import away
 
 # `chat_member` is left out unless it is asked for by name.
 ALLOWED = ("message", "callback_query", "my_chat_member", "chat_member")
@@ -152,6 +153,11 @@ class Telegram:
         await self._wire.hang_up()
 
     # - living -
+
+    @property
+    def works(self) -> bool:
+        """Polling is for workers; a webhook is told of by whoever answers it."""
+        return self._settings.telegram_mode == "polling"
 
     async def run(self, receive: Receive) -> None:
         """Poll for ever; with a webhook, return as soon as the platform knows it."""
@@ -283,8 +289,8 @@ class Telegram:
             self._spoilt = 0
             return
         self._spoilt += 1
-        away = any(isinstance(error, OperationalError | TimeoutError) for error in errors)
-        if away or self._spoilt < SPOILT_TRIES:
+        unreachable = any(away(error) or isinstance(error, TimeoutError) for error in errors)
+        if unreachable or self._spoilt < SPOILT_TRIES:
             raise _Unfinished
         log.error("telegram_update_given_up", count=len(errors))
         self._spoilt = 0

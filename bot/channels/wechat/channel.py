@@ -56,6 +56,7 @@ FACTS = ChannelFacts(
     captions=False,
     covers=COVERS,
     codes=True,
+    gives_up=True,
 )
 
 log = structlog.get_logger()
@@ -131,6 +132,8 @@ class WeChatChannel:
             slow=self._slow,
         )
         return (Route(PATH, callback, methods=["GET", "POST"]),)
+
+    works = True
 
     async def run(self, receive: Receive) -> None:
         """Set the menu, if somebody named one, then do what nobody waits for."""

@@ -34,7 +34,9 @@ from bot.messages import Address, Inbound, Part
 from bot.settings import Settings
 
 # 20,480 bytes is the platform's limit; escaping may double a text.
-FACTS = ChannelFacts(NAME, text_bytes=10_000, label="企业微信智能机器人", captions=False)
+FACTS = ChannelFacts(
+    NAME, text_bytes=10_000, label="企业微信智能机器人", captions=False, gives_up=True
+)
 
 ACCEPT = 20.0  # seconds for the writer to take a message
 PRESS = 4.0  # seconds: a card must be changed within 5

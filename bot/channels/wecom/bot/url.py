@@ -44,6 +44,7 @@ FACTS = ChannelFacts(
     captions=False,
     # A press is answered by what becomes of the card, which has no room for an answer.
     apart=frozenset({Kind.PRESS}),
+    gives_up=True,
 )
 
 # The platform hangs up after 5 s; it asks for the rest of a stream for 6 minutes.
