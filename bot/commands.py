@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
-from bot.messages import Part, Reply
+from bot.messages import SILENCE, Part, Reply
 
 if TYPE_CHECKING:
     from sqlmodel import Session
@@ -220,8 +220,8 @@ class Exporter:
 class Retention:
     """A rule of what is forgotten when: `run(services, session, now)` returns how many rows.
 
-    `batch`: it takes at most so many rows at once, in well under 200 ms, and is run again, each time
-    in a transaction of its own, as long as it finds that many. 0: one run does all.
+    `batch`: it takes at most so many rows at once, in well under 200 ms, and is run again, in a
+    transaction of its own each time, as long as it finds that many. 0: one run does all.
     """
 
     name: str
@@ -270,10 +270,16 @@ class Declaration:
 
 @dataclass(frozen=True)
 class Greeting:
-    """What is said without any command: to a follower, in an empty state, to unknown words."""
+    """What is said without any command: to a follower, in an empty state, to unknown words.
+
+    `heard` is asked before words are called unknown, and before a form hears what replies to an
+    earlier bubble: it may take them as an answer to something we sent; silence means that it did
+    not.
+    """
 
     event: Callable[[Context], Reply]
     unknown: Callable[[Context, str | None], Reply]
+    heard: Callable[[Context], Reply] = lambda _context: SILENCE
 
 
 @dataclass(frozen=True)

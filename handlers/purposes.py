@@ -14,6 +14,9 @@ EVENT_SERVICE = Purpose(
 )
 """About an event the person answered: moving up from the waiting list, the day before."""
 
+LETTER_ANSWER = Purpose("letter_answer", "答复您的回信", scope=PROFILE, urgent=True, service=True)
+"""To a member who answered a letter: they asked, so it is no letter one can stop."""
+
 DUTY = Purpose("duty", "工作通知", repeatable=True, service=True)
 """To staff about their work: reminders, approvals, delivered reports. Duty, not consent."""
 

@@ -7,6 +7,7 @@ from bot.context import Context
 from bot.entrances import way_in
 from bot.messages import SILENCE, Address, Happening, Kind, Reply, say
 from handlers import scenes
+from handlers.letter_replies import heard
 from handlers.place import here
 from storage.profiles import MemberProfile
 
@@ -107,4 +108,4 @@ def _unknown(context: Context, _suggestion: str | None) -> Reply:
     return say(f"{words}回「菜单」看看我能办什么，或回「人工」找工作人员。", "菜单", "人工")
 
 
-GREETING = Greeting(_event, _unknown)
+GREETING = Greeting(_event, _unknown, heard)

@@ -124,13 +124,12 @@ def tallies(session: Session, campaign_ids: Sequence[int] | None = None) -> dict
     return {row[0]: Tally(*row[1:]) for row in session.execute(query)}
 
 
-def unread(session: Session) -> int:
-    """How many answers nobody has read."""
-    return int(
-        session.execute(
-            select(func.count()).select_from(_REPLIES).where(_REPLIES.c.read_at.is_(None))
-        ).scalar_one()
-    )
+def unread(session: Session, since: datetime | None = None) -> int:
+    """How many answers nobody has read; of those only that came since a moment, if given."""
+    query = select(func.count()).select_from(_REPLIES).where(_REPLIES.c.read_at.is_(None))
+    if since is not None:
+        query = query.where(_REPLIES.c.at >= since)
+    return int(session.execute(query).scalar_one())
 
 
 def page_of(

@@ -15,10 +15,12 @@ from handlers import codes
 from handlers.my_data import EXPORT, EXPORT_PAGE
 from handlers.notices import current
 from handlers.place import PLACES
+from storage.campaigns import Campaign
 from storage.conversations import Conversation, Taken
 from storage.customer_groups import CustomerGroup, GroupMember
 from storage.events import Event, Rsvp
 from storage.jobs import Job
+from storage.letter_replies import LetterReply
 from storage.mailbox import Inbox, Outbox, State
 from storage.people import ConsentEntry, Contact, OneTimeCode, Person
 from storage.privacy import export_person, is_text, tables_of_people
@@ -104,7 +106,19 @@ def _on_other_channels(session: Session, person_id: int, now: Any) -> list[SQLMo
         ),
         Conversation(address="wecom_kf:wk:思齐", person_id=person_id, seen_at=now),
         Taken(key="wecom_kf:wk:1", channel="wecom_kf", person_id=person_id, body=NOTE, at=now),
+        *_answers_to_a_letter(session, person_id, now),
     ]
+
+
+def _answers_to_a_letter(session: Session, person_id: int, now: Any) -> list[SQLModel]:
+    letter = Campaign(
+        number="B-9", kind="letter", title="", occasion="l", purpose="letter", template="",
+        created_at=now,
+    )  # fmt: skip
+    session.add(letter)
+    session.flush()
+    kept = {"campaign_id": letter.id or 0, "person_id": person_id, "kind": "words", "at": now}
+    return [LetterReply(**kept, text=NOTE, answer=LETTER)]
 
 
 def _sent(person_id: int, now: Any) -> Outbox:
