@@ -51,8 +51,9 @@ class ChannelFacts:
     of its own (see `bot.commands.Boundary`); `anonymous`: who writes there is never kept.
     `edits`: a bubble can be brought up to date. `captions`: a file may bear a text. `covers`: see
     there, None where there are none. `codes`: its platform makes codes that tell by which of them
-    somebody came. `idempotent`: a bubble sent twice with the same key arrives once, so nothing
-    stays unknown. `one_way`: nobody is heard there.
+    somebody came. `known_for`: how long a bubble that is sent again with the same key is
+    taken for the one that arrived, so that what is unknown may be tried again; zero: never.
+    `one_way`: nobody is heard there.
     `apart`: kinds of messages that the platform's own answer has no room for, whatever `inline` is.
     `groups`: those of the staff that the settings name, with what people call them.
     `gives_up`: a message that we do not take is told a few times within seconds, then never again.
@@ -77,7 +78,7 @@ class ChannelFacts:
     captions: bool = True
     covers: Covers | None = None
     codes: bool = False
-    idempotent: bool = False
+    known_for: timedelta = timedelta(0)
     one_way: bool = False
     apart: frozenset[str] = frozenset()
     groups: Mapping[Address, str] = field(default_factory=dict)
@@ -382,6 +383,17 @@ def may_carry(purpose: Purpose, scope: str) -> bool:
     return not scope or purpose.scope is not None
 
 
+def channels_for(
+    services: Services, session: Session, person_id: int, purpose: Purpose
+) -> list[str]:
+    """The channels on which somebody may be written to unasked for this purpose."""
+    return [
+        name
+        for name, scope in services.proactive.items()
+        if may_carry(purpose, scope) and (not scope or has_consent(session, person_id, scope))
+    ]
+
+
 def outbox_row(
     services: Services,
     session: Session,
@@ -403,11 +415,7 @@ def outbox_row(
     if person is not None and person.merged_into is not None:
         person_id = person.merged_into
         person = session.get(Person, person_id)
-    allowed = [
-        name
-        for name, scope in services.proactive.items()
-        if may_carry(purpose, scope) and (not scope or has_consent(session, person_id, scope))
-    ]
+    allowed = channels_for(services, session, person_id, purpose)
     contact = contact or contact_of(session, person_id, allowed)
     if contact is None or person is None:
         return None
@@ -427,7 +435,7 @@ def outbox_row(
         topic=purpose.topic,
         lane=facts.lane(urgent=purpose.urgent),
         windowed=facts.windowed,
-        repeatable=purpose.repeatable or facts.idempotent,
+        repeatable=purpose.repeatable,
         body=dump_reply(reply),
         not_before=due,
         expires_at=expires_at,

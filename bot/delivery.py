@@ -12,17 +12,20 @@ import contextlib
 import random
 import secrets
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from time import monotonic
 from typing import TypeVar
 
 import structlog
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from bot.alarm import call_for_help
-from bot.channels.base import Awaiting, Channel, Exclusive, Notice, Notifying
+from bot.breaker import Breaker
+from bot.channels.base import Awaiting, Channel, Exclusive, Notice, Notifying, Paced
 from bot.context import Services
 from bot.errors import SendError
 from bot.messages import Address
@@ -42,8 +45,29 @@ FIRST_WAIT = 2.0  # seconds before the second try; doubles, half of it by chance
 STOPPED = 300.0  # seconds until a channel that waits for a person's hand is tried again
 LONGEST_WAIT = timedelta(days=1).total_seconds()  # whatever patience a platform asks for
 
+MOST_LEAD = 0.25  # seconds before its slot that a row may pass the gate
+
 log = structlog.get_logger()
 T = TypeVar("T")
+
+
+@dataclass
+class _Usually:
+    """How long something takes: the longest lately, forgotten little by little."""
+
+    seconds: float = 0.0
+
+    def note(self, seconds: float) -> None:
+        self.seconds = max(seconds, 0.9 * self.seconds)
+
+
+@dataclass(frozen=True)
+class _Leave:
+    """What passed the gate: ids of rows, of those whose people may only be told, and in turn."""
+
+    passed: frozenset[int] = frozenset()
+    noticed: frozenset[int] = frozenset()
+    in_turn: frozenset[int] = frozenset()
 
 
 @dataclass
@@ -54,6 +78,8 @@ class _Counters:
     failed: int = 0
     unknown: int = 0
     retried: int = 0
+    late: int = 0
+    """Rows that asked for another slot because theirs had gone by."""
     by_reason: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     moved: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     """Rows something became of, by lane."""
@@ -76,6 +102,8 @@ class Delivery:
         self.services = services
         self.channels = channels
         self._notifying = {n: c for n, c in channels.items() if isinstance(c, Notifying)}
+        self._paced = {n: c for n, c in channels.items() if isinstance(c, Paced)}
+        self._breaker = Breaker(services)
         self.worker = worker or f"w{secrets.token_hex(6)}"
         self.counters = _Counters()
         self._alone = alone
@@ -90,7 +118,9 @@ class Delivery:
         self._claims = ThreadPoolExecutor(1, thread_name_prefix="claims")
         self._ledger = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._results: list[Outcome] = []
-        self._doubtful: set[int] = set()
+        self._doubtful: dict[int, bool] = {}
+        self._returned: list[int] = []
+        self._claiming_takes, self._gating_takes = _Usually(), _Usually()
         self._claiming: asyncio.Task[None] | None = None
         self._exchanging: asyncio.Task[int] | None = None
         self._calls: set[asyncio.Task[None]] = set()
@@ -165,8 +195,12 @@ class Delivery:
     def _nap(self) -> float:
         if not self._ready:
             return POLL
-        assert self._loop is not None
-        return min(POLL, max(0.001, min(r.due for r in self._ready) - self._loop.time()))
+        return min(POLL, max(0.001, min(map(self._ripens, self._ready)) - monotonic()))
+
+    def _ripens(self, ready: Ready) -> float:
+        """When a row should ask the gate, so that it leaves in its slot."""
+        lead = min(MOST_LEAD, self._gating_takes.seconds) if ready.row.gap_ms else 0.0
+        return ready.due - lead
 
     def _prepare(self) -> None:
         with self._database.transaction() as connection:
@@ -174,7 +208,10 @@ class Delivery:
                 for urgent in (True, False):
                     gap = facts.live_gap_ms if urgent else facts.bulk_gap_ms
                     lane = facts.lane(urgent=urgent)
-                    mailbox.ensure_lane(connection, lane, 0 if urgent else 9, gap, facts.burst)
+                    known = round(facts.known_for / timedelta(milliseconds=1))
+                    mailbox.ensure_lane(
+                        connection, lane, 0 if urgent else 9, gap, facts.burst, known
+                    )
             mailbox.beat(connection, self.worker)
             mailbox.sweep(connection, self.worker, self._ttl, alone=self._alone)
 
@@ -224,13 +261,15 @@ class Delivery:
         except Exception as error:  # noqa: BLE001  # the loop outlives a database in trouble
             log.warning("claim_failed", error=type(error).__name__)
             return
-        now = self._loop.time()
-        self._ready += [replace(r, due=now + r.due) for r in ready]
+        self._ready += ready
+        for name in {channel_of(one.row.lane) for one in ready if not one.row.probe}:
+            self._breaker.seen_whole(name)
         if ready:
             self._awake.set()
 
     def _claim_rows(self, free: int) -> list[Ready]:
-        now = self.services.clock.now()
+        began, now = monotonic(), self.services.clock.now()
+        lead = round(1000 * (self._claiming_takes.seconds + self._gating_takes.seconds))
         rows: list[Claimed] = []
         with self._database.engine.connect() as connection:
             lanes = mailbox.due_lanes(connection, now)
@@ -238,13 +277,16 @@ class Delivery:
             return []
         with self._database.transaction() as connection:
             for lane in lanes:
-                name = lane.partition(":")[0]
+                name = channel_of(lane)
                 channel = self.channels.get(name)
                 if channel is None or (isinstance(channel, Exclusive) and not channel.may_speak()):
                     continue
                 spare = free if lane.endswith(":live") else free - RESERVED
-                rows += mailbox.claim(connection, lane, self.worker, now, spare - len(rows))
-        return self._wording.render(rows)
+                spare -= len(rows)
+                rows += mailbox.claim(connection, lane, self.worker, now, spare, lead_ms=lead)
+        ready = self._wording.render(rows)
+        self._claiming_takes.note(monotonic() - began)
+        return ready
 
     # - gate and send -
 
@@ -255,31 +297,35 @@ class Delivery:
         the call slots, so a crash leaves at most that many unknown.
         """
         assert self._loop is not None
-        ripe, sleepers = self._by_night(self._ripe(self._loop.time()))
+        began = monotonic()
+        ripe, sleepers = self._by_night(self._ripe(began))
         outcomes, self._results = self._results, []
-        if not ripe and not outcomes and not sleepers and not self._doubtful:
+        if not (ripe or outcomes or sleepers or self._doubtful or self._returned):
             return 0
-        ids = [ready.row.id for ready in ripe]
+        returned, self._returned = self._returned, []
         try:
-            passed, noticed = await self._loop.run_in_executor(
-                self._ledger, self._write, outcomes, ripe, tuple(self._doubtful), sleepers
+            leave = await self._loop.run_in_executor(
+                self._ledger, self._write, outcomes, ripe, dict(self._doubtful), sleepers, returned
             )
         except Exception as error:  # noqa: BLE001  # kept in memory until the database is back
             log.warning("ledger_failed", error=type(error).__name__, rows=len(outcomes))
             self._results = outcomes + self._results
             self._ready = ripe + self._ready
-            self._doubtful.update(ids)
+            self._returned += returned
+            self._doubtful.update(_tried(ripe))
             await asyncio.sleep(POLL)
             return 0
+        self._gating_takes.note(monotonic() - began)
         self._doubtful.clear()
         if self._fenced():
-            log.warning("gate_repeated", rows=len(passed) + len(noticed))
-            self._doubtful.update(passed | noticed)
+            log.warning("gate_repeated", rows=len(leave.passed) + len(leave.noticed))
+            gated = leave.passed | leave.noticed
+            self._doubtful.update(_tried(one for one in ripe if one.row.id in gated))
             return 0
         for ready in ripe:
-            if ready.row.id in passed:
-                self._launch(ready)
-            elif ready.row.id in noticed:
+            if ready.row.id in leave.passed:
+                self._launch(replace(ready, in_turn=ready.row.id in leave.in_turn))
+            elif ready.row.id in leave.noticed:
                 self._launch(replace(ready, noticed=True))
         return len(ripe) + len(sleepers)
 
@@ -303,35 +349,55 @@ class Delivery:
         return awake, sleepers
 
     def _ripe(self, now: float) -> list[Ready]:
-        """Take out of the ready rows as many as there are free calls, a handful at a time."""
+        """Take out of the ready rows as many as there are free calls, a handful at a time.
+
+        Those whose slot will have gone by are given back, and so are those of a broken channel.
+        """
         free = self._slots - len(self._calls)
         if not self._ready or (self._calls and free < self._handful):
             return []
-        ripe = [ready for ready in self._ready if ready.due <= now][:free]
-        taken = {ready.row.id for ready in ripe}
-        self._ready = [ready for ready in self._ready if ready.row.id not in taken]
+        ripe: list[Ready] = []
+        kept: list[Ready] = []
+        through = now + min(MOST_LEAD, self._gating_takes.seconds)
+        for ready in self._ready:
+            if ready.late(through) or self._is_off(ready.row):
+                self._returned.append(ready.row.id)
+                self.counters.late += ready.row.gap_ms > 0
+            elif len(ripe) < free and self._ripens(ready) <= now:
+                ripe.append(ready)
+            else:
+                kept.append(ready)
+        self._ready = kept
         return ripe
+
+    def _is_off(self, row: Claimed) -> bool:
+        return not row.probe and self._breaker.is_off(channel_of(row.lane))
 
     def _write(
         self,
         outcomes: Sequence[Outcome],
         ripe: Sequence[Ready],
-        doubtful: Sequence[int],
+        doubtful: Mapping[int, bool],
         sleepers: Mapping[datetime, Sequence[int]],
-    ) -> tuple[set[int], set[int]]:
+        returned: Sequence[int],
+    ) -> _Leave:
         """Acknowledge, then gate: which may leave, and of which people may only be told.
 
-        `doubtful`: gated in a transaction whose end we never saw.
+        `doubtful`: gated in a transaction whose end we never saw, and whether they may have
+        arrived before that. `returned` are to be claimed again.
         """
         ids = [ready.row.id for ready in ripe]
         with self._database.transaction() as connection:
             mailbox.acknowledge(connection, self.worker, outcomes)
             if doubtful:
-                mailbox.take_back(connection, self.worker, doubtful)
+                tried = [id for id, before in doubtful.items() if before]
+                mailbox.take_back(connection, self.worker, list(doubtful), tried)
+            if returned:
+                mailbox.release(connection, self.worker, returned)
             for morning, asleep in sleepers.items():
                 mailbox.put_off(connection, self.worker, asleep, morning)
             if not ids:
-                return set(), set()
+                return _Leave()
             now = self.services.clock.now()
             tellable = [
                 ready.row.id
@@ -340,10 +406,22 @@ class Delivery:
             ]
             noticed = mailbox.gate_beyond(connection, ids, tellable, self.worker, now)
             rest = [id for id in ids if id not in noticed]
-            return (mailbox.gate(connection, rest, self.worker, now) if rest else set()), noticed
+            passed = mailbox.gate(connection, rest, self.worker, now) if rest else set()
+            in_turn = self._take_turns(connection, [r.row for r in ripe if r.row.id in passed])
+            return _Leave(frozenset(passed), frozenset(noticed), in_turn)
+
+    def _take_turns(self, connection: Connection, rows: Sequence[Claimed]) -> frozenset[int]:
+        """Of rows that leave, those whose chat is free; its turn is theirs."""
+        found: set[int] = set()
+        for name, channel in self._paced.items():
+            mine = {Address.parse(row.address): row.id for row in rows if row.lane.startswith(name)}
+            if mine:
+                free = channel.take_turns(connection, list(mine))
+                found |= {mine[address] for address in free}
+        return frozenset(found)
 
     def _can_be_told(self, row: Claimed) -> bool:
-        channel = self._notifying.get(row.lane.partition(":")[0])
+        channel = self._notifying.get(channel_of(row.lane))
         return channel is not None and row.person_id is not None and row.purpose in channel.noticed
 
     def _launch(self, ready: Ready) -> None:
@@ -364,14 +442,26 @@ class Delivery:
     async def _call(self, ready: Ready, before: asyncio.Task[None] | None) -> None:
         if before is not None:
             await asyncio.wait([before])
-        outcome = await self._send(ready)
+        if ready.row.gap_ms and (early := ready.due - monotonic()) > 0:
+            await asyncio.sleep(early)
+        outcome = self._missed(ready) if ready.late(monotonic()) else await self._send(ready)
         self.counters.moved[ready.row.lane] += 1
         # Looked up after the wait: the exchange swaps the list while calls are under way.
         self._results.append(outcome)
 
+    def _missed(self, ready: Ready) -> Outcome:
+        """Its slot went by while it passed the gate: it has not left, and asks for another."""
+        row = ready.row
+        self.counters.late += 1
+        tried = row.tried_at is not None
+        return Outcome(
+            row.id, State.QUEUED, attempts=row.attempts, parts_sent=row.parts_sent, tried=tried
+        )
+
     async def _send(self, ready: Ready) -> Outcome:
         row = ready.row
-        channel = self.channels[row.lane.partition(":")[0]]
+        name = channel_of(row.lane)
+        channel = self.channels[name]
         address = Address.parse(row.address)
         done, state = row.parts_sent, State.SENT
         sent: str | Awaiting = ""
@@ -380,7 +470,11 @@ class Delivery:
                 sent = await self._notify(ready, address)
                 done = len(ready.parts)
             for number in range(done, len(ready.parts)):
-                sent = await channel.send(address, ready.parts[number], f"{row.id}-{number}")
+                part, key = ready.parts[number], f"{row.id}-{number}"
+                if ready.in_turn and number == row.parts_sent:
+                    sent = await self._paced[name].send_in_turn(address, part, key)
+                else:
+                    sent = await channel.send(address, part, key)
                 done = number + 1
         except SendError as error:
             return await self._refused(ready, error, done)
@@ -388,6 +482,9 @@ class Delivery:
             log.error("channel_failed", lane=row.lane, error=type(error).__name__)
             return await self._refused(ready, SendError("bug", unknown=True), done)
         self.counters.sent += 1
+        self._breaker.answered(name)
+        if row.probe:
+            await self._try_in_claims(self._breaker.mend, name)
         if isinstance(sent, Awaiting):
             state, sent = State.AWAITING_STAFF, sent.id
         return Outcome(
@@ -412,29 +509,51 @@ class Delivery:
     async def _refused(self, ready: Ready, error: SendError, done: int) -> Outcome:
         """What a failed call makes of a row."""
         row, now = ready.row, self.services.clock.now()
+        name = channel_of(row.lane)
         self.counters.by_reason[error.reason] += 1
         if error.stop_channel or (error.retry_after is not None and not error.only_here):
             await self._quieten(row.lane, error)
-        if error.unknown and not row.repeatable:
+        elif _is_answer(error):
+            self._breaker.answered(name)
+            if row.probe:
+                await self._try_in_claims(self._breaker.mend, name)
+        elif self._breaker.failed(name):
+            await self._try_in_claims(self._breaker.break_off, name, error.reason)
+        # Where a second copy does harm, what may have arrived is not known to have failed.
+        tried = not row.repeatable and (error.unknown or row.tried_at is not None)
+        known_for = self.services.channels[name].known_for
+        if error.unknown and tried and not known_for:
             self.counters.unknown += 1
-            return Outcome(row.id, State.UNKNOWN, error.reason, row.attempts + 1, done)
+            return Outcome(row.id, State.UNKNOWN, error.reason, row.attempts + 1, done, tried=True)
         if error.reason == "window":
-            return Outcome(row.id, State.DEFERRED, "window", row.attempts, done)
+            return Outcome(row.id, State.DEFERRED, "window", row.attempts, done, tried=tried)
         if error.permanent:
             self.counters.failed += 1
-            return Outcome(row.id, State.FAILED, error.reason, row.attempts + 1, done)
+            state = State.UNKNOWN if tried else State.FAILED
+            return Outcome(row.id, state, error.reason, row.attempts + 1, done, tried=tried)
         self.counters.retried += 1
         if error.retry_after is not None or error.stop_channel:
             # The platform asked for patience, or for a person's hand; that is not a try.
             due = now + timedelta(seconds=_patience(error))
-            return Outcome(row.id, State.QUEUED, error.reason, row.attempts, done, due)
+            return Outcome(row.id, State.QUEUED, error.reason, row.attempts, done, due, tried=tried)
+        if row.probe or self._breaker.is_off(name):
+            # The channel is out of order, not the message.
+            return Outcome(row.id, State.QUEUED, error.reason, row.attempts, done, tried=tried)
         tries = row.attempts + 1
         if tries >= TRIES:
             self.counters.failed += 1
-            return Outcome(row.id, State.DEAD, error.reason, tries, done)
+            state = State.UNKNOWN if tried else State.DEAD
+            return Outcome(row.id, state, error.reason, tries, done, tried=tried)
         wait = FIRST_WAIT * 2**row.attempts * (0.5 + self._chance())
         due = now + timedelta(seconds=wait)
-        return Outcome(row.id, State.QUEUED, error.reason, tries, done, due)
+        return Outcome(row.id, State.QUEUED, error.reason, tries, done, due, tried=tried)
+
+    async def _try_in_claims(self, work: Callable[..., None], *arguments: object) -> None:
+        """What becomes of the row in hand is written down whether or not this works."""
+        try:
+            await self._in_claims(work, *arguments)
+        except Exception as error:  # noqa: BLE001  # the next answer, or the next silence, does it
+            log.warning("breaker_not_moved", error=type(error).__name__)
 
     async def _quieten(self, lane: str, error: SendError) -> None:
         """Keep the lane quiet; what became of the row in hand is written down in any case."""
@@ -485,6 +604,26 @@ class Delivery:
     def _give_back(self, ids: Sequence[int]) -> None:
         with self._database.transaction() as connection:
             mailbox.release(connection, self.worker, ids)
+
+
+def channel_of(lane: str) -> str:
+    """The channel a lane belongs to."""
+    return lane.partition(":")[0]
+
+
+def _tried(rows: Iterable[Ready]) -> dict[int, bool]:
+    """Ids of rows that were gated but not sent, and which of them may have arrived earlier."""
+    return {one.row.id: one.row.tried_at is not None for one in rows}
+
+
+def _is_answer(error: SendError) -> bool:
+    """Did the platform say something, be it no?"""
+    return (
+        error.permanent
+        or error.only_here
+        or error.retry_after is not None
+        or error.reason == "window"
+    )
 
 
 def _patience(error: SendError) -> float:

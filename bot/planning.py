@@ -1,4 +1,4 @@
-"""Who of a segment may be written to, by which way and why not; and freezing that list.
+"""Who of a segment may be written to, by which rung and why not; and freezing that list.
 
 The one place that asks for consent: it refuses a purpose without a live one and says so. It works
 in SQL, set by set, so that a hundred thousand people are never loaded.
@@ -7,163 +7,313 @@ in SQL, set by set, so that a hundred thousand people are never loaded.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, time
+from datetime import datetime, time, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Select, and_, case, delete, exists, false, func, literal, or_, select
-from sqlalchemy.schema import DropTable
+from sqlalchemy import (
+    Integer,
+    Select,
+    String,
+    and_,
+    case,
+    delete,
+    exists,
+    false,
+    func,
+    literal,
+    not_,
+    or_,
+    select,
+    update,
+)
 from sqlmodel import Session, col
 
 from bot.clock import BEIJING
-from bot.commands import Purpose
 from bot.context import ChannelFacts, Services, may_carry
+from bot.ladder import LEAVING, WAITING, Asked, Rung
 from storage import mailbox
 from storage.campaigns import Campaign
-from storage.mailbox import TABLE, State
+from storage.driver import execute, on_conflict_base
+from storage.mailbox import TABLE
 from storage.people import (
     ALL_TOPICS,
-    BEST_FIRST,
     ConsentNow,
     Contact,
     Person,
     Unsubscription,
 )
+from storage.quotas import received_since
+from storage.states import State
 
-NOW = "now"
-WINDOW = "window"
+OFTEN = "often"
 REASONS: Mapping[str, str] = {
     "consent": "未同意",
     "withdrawn": "撤回",
     "unsubscribed": "退订",
     "unreachable": "渠道不可达",
+    "nowhere": "没有渠道",
+    "elsewhere": "所用渠道未获同意",
     "silent": "请勿联系",
+    OFTEN: "近期已收得够多",
 }
-"""Why somebody of the segment is left out, in the order it is asked."""
+"""Why somebody of the segment is left out."""
+
+TO_TELEPHONE = ("unreachable", "nowhere", "elsewhere")
+"""Reasons for which somebody who wants to be written to can only be telephoned."""
+
+CHUNK = 2000
+"""How many people are frozen in one transaction: well under 200 ms on a small machine."""
+
+_CONTACT: Any = Contact.__table__  # type: ignore[attr-defined]  # SQLModel sets it
+
+
+@dataclass(frozen=True)
+class Reach:
+    """So many people are reached on a channel by a rung; `channel` is "" for one by staff."""
+
+    channel: str
+    rung: Rung
+    people: int
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a campaign would do: how many by channel now, how many when they next write, and how
-    many not at all, by reason."""
+    """What a campaign would do: how many it reaches, by channel and rung, and why not the rest."""
 
-    matched: int
-    now: Mapping[str, int]
-    waiting: Mapping[str, int]
+    reached: Sequence[Reach]
     left_out: Mapping[str, int]
+
+    @property
+    def matched(self) -> int:
+        """Everybody of the segment, once."""
+        return sum(reach.people for reach in self.reached) + sum(self.left_out.values())
+
+    @property
+    def now(self) -> Mapping[str, int]:
+        """People who get it without doing anything, by channel."""
+        return self._by_channel(LEAVING)
+
+    @property
+    def waiting(self) -> Mapping[str, int]:
+        """People who get it when they next write to us, by channel."""
+        return self._by_channel(WAITING)
 
     @property
     def reachable(self) -> int:
         """People who get it without doing anything."""
-        return sum(self.now.values())
+        return self.by(*LEAVING)
 
     @property
     def frozen(self) -> int:
-        """Rows the plan would write: reachable now, or when they next write to us."""
-        return self.reachable + sum(self.waiting.values())
+        """Rows the plan would write to leave some day."""
+        return self.by(*LEAVING, *WAITING)
+
+    def by(self, *rungs: Rung) -> int:
+        """How many are reached by one of these."""
+        return sum(reach.people for reach in self.reached if reach.rung in rungs)
+
+    def _by_channel(self, rungs: Sequence[Rung]) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for reach in self.reached:
+            if reach.rung in rungs:
+                found[reach.channel] = found.get(reach.channel, 0) + reach.people
+        return found
 
 
-def _best_contact(services: Services, purpose: Purpose, person_id: Any) -> Any:
-    """The id of the best of a person's addresses that may be written to unasked for this purpose.
-
-    Asked person by person, so that the cost is that of the segment and not of everybody.
-    """
-    allowed = [
-        and_(col(Contact.channel) == name, _agreed(scope))
-        if scope
-        else col(Contact.channel) == name
-        for name, scope in services.proactive.items()
-        if may_carry(purpose, scope)
-    ]
-    return (
-        select(col(Contact.id))
-        .where(col(Contact.person_id) == person_id, col(Contact.reachable), or_(false(), *allowed))
-        .order_by(*BEST_FIRST)
-        .limit(1)
-        .correlate(person_id.table)
-        .scalar_subquery()
-    )
+# - who is reached how -
 
 
-def _agreed(scope: str) -> Any:
+def _agreed(who: Any, scope: str) -> Any:
     """Does the consent that a channel needs stand?"""
     return exists().where(
-        col(ConsentNow.person_id) == col(Contact.person_id),
+        col(ConsentNow.person_id) == who.c.person_id,
         col(ConsentNow.scope) == scope,
         col(ConsentNow.live),
     )
 
 
-def _verdicts(services: Services, people: Select[Any], purpose: Purpose, now: datetime) -> Any:
-    """Each person of the segment once, with address, channel, zone and what stands in the way."""
-    wanted = people.distinct().subquery("wanted")
-    person_id = next(iter(wanted.c))
-    best = Contact.__table__.alias("best")  # type: ignore[attr-defined]  # SQLModel sets it
-    windowed = [name for name, facts in services.channels.items() if facts.windowed]
+def _allowed(services: Services, who: Any, asked: Asked) -> Any:
+    """May an address be written to unasked for this purpose?"""
+    return or_(
+        false(),
+        *(
+            and_(who.c.channel == name, _agreed(who, scope)) if scope else who.c.channel == name
+            for name, scope in services.proactive.items()
+            if may_carry(asked.purpose, scope)
+        ),
+    )
+
+
+def _rung(facts: ChannelFacts, who: Any, asked: Asked) -> Any:
+    """By which of a channel's rungs an address is reached; NULL for none."""
+    steps = [(way.rung, way.reaches(who, asked)) for way in facts.ladder]
+    rungs = [(holds, literal(int(rung), Integer)) for rung, holds in steps if holds is not None]
+    return case(*rungs, else_=None) if rungs else literal(None, Integer)
+
+
+def _best(services: Services, wanted: Any, asked: Asked) -> Any:
+    """Of each person's addresses the one that they chose, or else the one that reaches them best.
+
+    Of two that are as good the one last used.
+    """
+    who = _CONTACT.alias("who")
+    rung = case(
+        *(
+            (who.c.channel == name, _rung(services.channels[name], who, asked))
+            for name in services.proactive
+        ),
+        else_=literal(None, Integer),
+    )
+    mine = (who.c.person_id, who.c.id, who.c.address, who.c.channel)
+    found = (
+        select(*mine, who.c.preferred_at, who.c.last_seen_at, rung.label("rung"))
+        .join(wanted, wanted.c.person_id == who.c.person_id)
+        .where(who.c.reachable, _allowed(services, who, asked))
+        .subquery("found")
+    )
+    best_first = (
+        found.c.preferred_at.is_(None),
+        found.c.rung,
+        found.c.last_seen_at.desc(),
+        found.c.id.desc(),
+    )
+    place = func.row_number().over(partition_by=found.c.person_id, order_by=best_first)
+    ranked = select(found, place.label("place")).subquery("ranked")
+    return select(ranked).where(ranked.c.place == 1).subquery("best")
+
+
+def _by_staff(services: Services, wanted: Any, asked: Asked) -> Any:
+    """The rung by which our staff reach somebody who has no address of theirs; NULL for none."""
+    steps = [
+        (holds, literal(int(way.rung), Integer))
+        for name, facts in services.channels.items()
+        if name not in services.proactive
+        for way in facts.ladder
+        if (holds := way.reaches(wanted, asked)) is not None
+    ]
+    return case(*steps, else_=None) if steps else literal(None, Integer)
+
+
+def _no_way(services: Services, wanted: Any) -> Any:
+    """Why nobody can be reached who is reached by no rung."""
+    lost = exists().where(
+        col(Contact.person_id) == wanted.c.person_id,
+        col(Contact.channel).in_(list(services.proactive)),
+        ~col(Contact.reachable),
+    )
+    known = exists().where(col(Contact.person_id) == wanted.c.person_id)
+    return case((lost, "unreachable"), (known, "elsewhere"), else_="nowhere")
+
+
+def _too_often(wanted: Any, asked: Asked) -> Any:
+    """Has somebody got as much lately as a limit allows?"""
+    due = asked.due or asked.now
+    return or_(
+        false(),
+        *(
+            received_since(wanted.c.person_id, due - timedelta(days=limit.days)) >= limit.most
+            for limit in asked.limits
+        ),
+    )
+
+
+def _verdicts(services: Services, people: Select[Any], asked: Asked) -> Any:
+    """Each person of the segment once: address, channel, zone, rung, and what stands in the way.
+
+    `reason` is NULL where nothing does; who is too often written to still has a rung.
+    """
+    (person_id,) = people.subquery("meant").c
+    wanted = select(person_id.label("person_id")).distinct().subquery("wanted")
+    best, purpose = _best(services, wanted, asked), asked.purpose
     stopped = exists().where(
-        col(Unsubscription.person_id) == person_id,
+        col(Unsubscription.person_id) == wanted.c.person_id,
         col(Unsubscription.topic).in_([purpose.topic or ALL_TOPICS, ALL_TOPICS]),
     )
-    open_window = or_(
-        best.c.channel.not_in(windowed),
-        and_(best.c.window_until > now, best.c.window_left > 0),
-    )
+    rung = func.coalesce(best.c.rung, _by_staff(services, wanted, asked))
     live = col(ConsentNow.live)
-    reason = case(
-        (literal(purpose.scope is not None) & live.is_(None), "consent"),
-        (literal(purpose.scope is not None) & live.is_(False), "withdrawn"),
-        (literal(purpose.topic is not None) & stopped, "unsubscribed"),
+    needed, wished = purpose.scope is not None, purpose.topic is not None
+    ways_out = [
+        *([(live.is_(None), "consent"), (live.is_(False), "withdrawn")] if needed else []),
+        *([(stopped, "unsubscribed")] if wished else []),
         (col(Person.silent_since).is_not(None), "silent"),
-        (best.c.address.is_(None), "unreachable"),
-        (open_window, NOW),
-        else_=WINDOW,
-    )
+        (rung.is_(None), _no_way(services, wanted)),
+        *([(_too_often(wanted, asked), OFTEN)] if asked.limits else []),
+    ]
     return (
         select(
-            person_id.label("person_id"),
+            wanted.c.person_id,
             best.c.address,
             best.c.channel,
             col(Person.timezone).label("timezone"),
-            reason.label("verdict"),
+            rung.label("rung"),
+            case(*ways_out, else_=literal(None, String)).label("reason"),
         )
         .select_from(wanted)
-        .join(Person, col(Person.id) == person_id)
+        .join(Person, col(Person.id) == wanted.c.person_id)
         .outerjoin(
             ConsentNow,
             and_(
-                col(ConsentNow.person_id) == person_id,
+                col(ConsentNow.person_id) == wanted.c.person_id,
                 col(ConsentNow.scope) == (purpose.scope or ""),
             ),
         )
-        .outerjoin(best, best.c.id == _best_contact(services, purpose, person_id))
+        .outerjoin(best, best.c.person_id == wanted.c.person_id)
         .subquery("verdicts")
     )
 
 
-def plan(
-    services: Services, session: Session, people: Select[Any], purpose: Purpose, now: datetime
-) -> Plan:
-    """Count a segment by verdict. `people` selects person ids; doubles count once."""
-    verdicts = _verdicts(services, people, purpose, now)
-    rows = session.execute(
-        select(verdicts.c.verdict, verdicts.c.channel, func.count()).group_by(
-            verdicts.c.verdict, verdicts.c.channel
-        )
-    ).all()
-    reachable: dict[str, int] = {}
-    waiting: dict[str, int] = {}
+def plan(services: Services, session: Session, people: Select[Any], asked: Asked) -> Plan:
+    """Count a segment by rung and by reason. `people` selects person ids; doubles count once."""
+    verdicts = _verdicts(services, people, asked)
+    columns = (verdicts.c.reason, verdicts.c.rung, verdicts.c.channel)
+    reached: list[Reach] = []
     left_out: dict[str, int] = {}
-    for verdict, channel, count in rows:
-        if verdict == NOW:
-            reachable[channel] = reachable.get(channel, 0) + count
-        elif verdict == WINDOW:
-            waiting[channel] = waiting.get(channel, 0) + count
+    for reason, rung, channel, count in session.execute(
+        select(*columns, func.count()).group_by(*columns).order_by(*columns)
+    ):
+        if reason is None:
+            reached.append(Reach(channel or "", Rung(rung), count))
         else:
-            left_out[verdict] = left_out.get(verdict, 0) + count
-    return Plan(sum(count for *_rest, count in rows), reachable, waiting, left_out)
+            left_out[reason] = left_out.get(reason, 0) + count
+    return Plan(reached, left_out)
+
+
+def _gets_it(verdicts: Any) -> Any:
+    return and_(verdicts.c.reason.is_(None), verdicts.c.rung.in_([*LEAVING, *WAITING]))
+
+
+def sample(
+    services: Services, session: Session, people: Select[Any], asked: Asked, count: int
+) -> Sequence[int]:
+    """Some of those who would get it, in a stable order."""
+    verdicts = _verdicts(services, people, asked)
+    rows = session.execute(
+        select(verdicts.c.person_id)
+        .where(_gets_it(verdicts))
+        .order_by(verdicts.c.person_id)
+        .limit(count)
+    )
+    return [person_id for (person_id,) in rows]
+
+
+def to_telephone(services: Services, people: Select[Any], asked: Asked) -> Select[Any]:
+    """A SELECT of (person_id, reason) of those who want it and whom only a telephone reaches.
+
+    The reason is NULL for who can be written to again only when they write of themselves.
+    """
+    verdicts = _verdicts(services, people, asked)
+    waits = and_(verdicts.c.reason.is_(None), verdicts.c.rung == int(Rung.WORD))
+    return (
+        select(verdicts.c.person_id, verdicts.c.reason)
+        .where(or_(verdicts.c.reason.in_(TO_TELEPHONE), waits))
+        .order_by(verdicts.c.person_id)
+    )
+
+
+# - when it leaves, and the list -
 
 
 @dataclass(frozen=True)
@@ -193,30 +343,62 @@ def freeze(
     session: Session,
     campaign: Campaign,
     people: Select[Any],
-    purpose: Purpose,
+    asked: Asked,
     moment: Moment,
-    now: datetime,
 ) -> int:
     """Write the campaign's recipients as held rows, once each, and its list's hash; returns how
-    many. What was frozen before for this campaign and not released is replaced."""
-    assert campaign.id is not None
+    many. What was frozen before for this campaign and not released is replaced.
+
+    For lists that are written while somebody waits; a long one goes chunk by chunk, each in its own
+    transaction (`freeze_some`), and is closed by `close_list`.
+    """
+    thaw(session, campaign)
+    after: int | None = 0
+    while after is not None:
+        after = freeze_some(services, session, campaign, people, asked, moment, after)
+    return close_list(session, campaign, moment)
+
+
+def freeze_some(
+    services: Services,
+    session: Session,
+    campaign: Campaign,
+    people: Select[Any],
+    asked: Asked,
+    moment: Moment,
+    after: int,
+    most: int = CHUNK,
+) -> int | None:
+    """Freeze the next people whose number is above `after`; returns the last number, None at the
+    end. Freezing somebody twice changes nothing."""
+    some = next_people(session, people, after, most)
+    if some is None:
+        return None
+    part, last = some
+    verdicts = _verdicts(services, part, asked)
+    zones = _times(services, session, part, asked, moment)
+    source = _rows(services, verdicts, campaign, asked, zones)
     session.execute(
-        delete(TABLE).where(TABLE.c.campaign_id == campaign.id, TABLE.c.state == State.HELD)
+        on_conflict_base(session.connection(), TABLE)
+        .from_select([column.name for column in source.selected_columns], source)
+        .on_conflict_do_nothing()
     )
-    with _worked_out(session, _verdicts(services, people, purpose, now)) as verdicts:
-        for zone_name in _zones(session, verdicts):
-            zone = ZoneInfo(zone_name) if zone_name else BEIJING
-            due, expires = moment.in_zone(zone)
-            if purpose.quiet:
-                due = services.settings.quiet.after(due, zone)
-            source = _rows(
-                services.channels, verdicts, campaign, purpose, zone_name, due, expires, now
-            )
-            session.execute(
-                mailbox.on_conflict_base(session.connection(), TABLE)
-                .from_select([column.name for column in source.selected_columns], source)
-                .on_conflict_do_nothing()
-            )
+    return last
+
+
+def next_people(
+    session: Session, people: Select[Any], after: int, most: int
+) -> tuple[Select[Any], int] | None:
+    """The next people of a segment above a number, and the last number; None where none is left."""
+    (person_id,) = people.selected_columns
+    some = people.where(person_id > after).order_by(person_id).limit(most).subquery("some")
+    last = session.execute(select(func.max(next(iter(some.c))))).scalar()
+    return None if last is None else (people.where(person_id > after, person_id <= last), last)
+
+
+def close_list(session: Session, campaign: Campaign, moment: Moment) -> int:
+    """The list is whole: note its hash and when it leaves; returns how many are on it."""
+    assert campaign.id is not None
     campaign.recipients_hash = recipients_hash(session, campaign.id)
     campaign.not_before, campaign.local_time = moment.at, moment.local
     campaign.expires_at = moment.latest
@@ -225,37 +407,48 @@ def freeze(
     return frozen_count(session, campaign.id)
 
 
-@contextmanager
-def _worked_out(session: Session, verdicts: Any) -> Iterator[Any]:
-    """The verdicts as a table of this transaction: each person is asked about once."""
-    made = (
-        select(verdicts)
-        .where(verdicts.c.verdict.in_([NOW, WINDOW]))
-        .into("planned", temporary=True)
+def _times(
+    services: Services, session: Session, part: Select[Any], asked: Asked, moment: Moment
+) -> Mapping[str, tuple[datetime, datetime | None]]:
+    """(not before, expires) by the zones of these people; "" is the county's."""
+    found = session.execute(
+        select(col(Person.timezone))
+        .where(col(Person.id).in_(part), col(Person.timezone).is_not(None))
+        .distinct()
     )
-    session.execute(made)
-    yield made.table
-    session.execute(DropTable(made.table))
+    times = {}
+    for name in ("", *found.scalars()):
+        zone = ZoneInfo(name) if name else BEIJING
+        due, expires = moment.in_zone(zone)
+        times[name] = (
+            services.settings.quiet.after(due, zone) if asked.purpose.quiet else due,
+            expires,
+        )
+    return times
 
 
-def _zones(session: Session, verdicts: Any) -> list[str | None]:
-    return [zone for (zone,) in session.execute(select(verdicts.c.timezone).distinct())]
+def _by_zone(timezone: Any, times: Mapping[str, datetime | None], column: Any) -> Any:
+    """What holds in somebody's zone, in the county's where it is not known."""
+    home = literal(times[""], column.type)
+    abroad = [(timezone == name, literal(at, column.type)) for name, at in times.items() if name]
+    return case(*abroad, else_=home) if abroad else home
 
 
 def _rows(
-    channels: Mapping[str, ChannelFacts],
+    services: Services,
     verdicts: Any,
     campaign: Campaign,
-    purpose: Purpose,
-    zone_name: str | None,
-    due: datetime,
-    expires: datetime | None,
-    now: datetime,
+    asked: Asked,
+    times: Mapping[str, tuple[datetime, datetime | None]],
 ) -> Select[Any]:
+    """A row for each who gets it; who is too often written to has one that says so."""
+    purpose, zone = asked.purpose, verdicts.c.timezone
 
     def by_channel(fact: Callable[[ChannelFacts], Any]) -> Any:
-        return case(*((verdicts.c.channel == name, fact(one)) for name, one in channels.items()))
+        named = services.channels.items()
+        return case(*((verdicts.c.channel == name, fact(one)) for name, one in named))
 
+    state = case((verdicts.c.reason == OFTEN, str(State.SUPPRESSED)), else_=str(State.HELD))
     values: dict[str, Any] = {
         "occasion": literal(campaign.occasion),
         "recipient": literal("p").op("||")(verdicts.c.person_id),
@@ -267,26 +460,32 @@ def _rows(
         "topic": literal(purpose.topic),
         "lane": by_channel(lambda facts: facts.lane(urgent=purpose.urgent)),
         "windowed": by_channel(lambda facts: facts.windowed),
-        "repeatable": by_channel(lambda facts: purpose.repeatable or facts.idempotent),
-        "state": literal(str(State.HELD)),
-        "reason": literal(""),
-        "not_before": literal(due, TABLE.c.not_before.type),
-        "expires_at": literal(expires, TABLE.c.expires_at.type),
+        "repeatable": literal(purpose.repeatable),
+        "state": state,
+        "reason": func.coalesce(verdicts.c.reason, ""),
+        "not_before": _by_zone(zone, {n: at[0] for n, at in times.items()}, TABLE.c.not_before),
+        "expires_at": _by_zone(zone, {n: at[1] for n, at in times.items()}, TABLE.c.expires_at),
         "attempts": literal(0),
         "parts_sent": literal(0),
         "owner": literal(""),
         "body_hash": literal(""),
         "provider_id": literal(""),
-        "created_at": literal(now, TABLE.c.created_at.type),
+        "created_at": literal(asked.now, TABLE.c.created_at.type),
     }
-    zone = verdicts.c.timezone.is_(None) if zone_name is None else verdicts.c.timezone == zone_name
-    return select(*[value.label(name) for name, value in values.items()]).where(zone)
+    columns = [value.label(name) for name, value in values.items()]
+    often = and_(verdicts.c.reason == OFTEN, verdicts.c.address.is_not(None))
+    return select(*columns).where(or_(_gets_it(verdicts), often))
+
+
+_HELD_BACK = and_(TABLE.c.state == State.SUPPRESSED, TABLE.c.reason == OFTEN)
 
 
 def frozen_count(session: Session, campaign_id: int) -> int:
-    """How many rows a campaign has."""
+    """How many are on a campaign's list; who was left out as too often written to is not."""
     counted = session.execute(
-        select(func.count()).select_from(TABLE).where(TABLE.c.campaign_id == campaign_id)
+        select(func.count())
+        .select_from(TABLE)
+        .where(TABLE.c.campaign_id == campaign_id, not_(_HELD_BACK))
     )
     return int(counted.scalar_one())
 
@@ -294,31 +493,46 @@ def frozen_count(session: Session, campaign_id: int) -> int:
 def recipients_hash(session: Session, campaign_id: int) -> str:
     """The fingerprint of who is on the list, whatever their state, and whoever they became."""
     digest = hashlib.sha256()
-    rows = session.execute(
-        select(TABLE.c.recipient)
-        .where(TABLE.c.campaign_id == campaign_id)
-        .order_by(TABLE.c.recipient)
+    rows = execute(
+        session.connection(),
+        "SELECT recipient FROM outbox WHERE campaign_id = ? ORDER BY recipient",
+        (campaign_id,),
     )
-    for (recipient,) in rows.yield_per(10_000):
-        digest.update(f"{recipient},".encode())
+    while some := rows.fetchmany(10_000):
+        digest.update("".join(f"{recipient}," for (recipient,) in some).encode())
     return digest.hexdigest()
 
 
-def release(
-    services: Services, session: Session, campaign: Campaign, purpose: Purpose, now: datetime
-) -> int:
-    """Let the frozen rows go, each at its own time, but none in its reader's quiet hours.
+def release(services: Services, session: Session, campaign: Campaign, asked: Asked) -> int:
+    """Let the frozen rows go, each at its own time, but none in its reader's quiet hours; returns
+    how many.
 
-    They were frozen before somebody approved, or held by a pause: the night may have come since.
+    They were frozen before somebody approved, or held by a pause: the night may have come since,
+    and what is too much for a reader.
     """
     assert campaign.id is not None
-    if purpose.quiet:
+    if asked.limits:
+        _hold_back(session, campaign.id, asked)
+    if asked.purpose.quiet:
         for zone_name in _frozen_zones(session, campaign.id):
             zone = ZoneInfo(zone_name) if zone_name else BEIJING
-            morning = services.settings.quiet.after(now, zone)
-            if morning > now:
+            morning = services.settings.quiet.after(asked.now, zone)
+            if morning > asked.now:
                 mailbox.postpone(session.connection(), campaign.id, zone_name, morning)
     return mailbox.resume(session.connection(), campaign.id)
+
+
+def _hold_back(session: Session, campaign_id: int, asked: Asked) -> None:
+    """Leave out who has got enough of other campaigns since this one was frozen."""
+    session.execute(
+        update(TABLE)
+        .where(
+            TABLE.c.campaign_id == campaign_id,
+            TABLE.c.state == State.HELD,
+            _too_often(TABLE, asked),
+        )
+        .values(state=State.SUPPRESSED, reason=OFTEN)
+    )
 
 
 def _frozen_zones(session: Session, campaign_id: int) -> list[str | None]:
@@ -334,27 +548,10 @@ def _frozen_zones(session: Session, campaign_id: int) -> list[str | None]:
 def thaw(session: Session, campaign: Campaign) -> None:
     """Forget a frozen list that will not be used: nothing of it was released."""
     session.execute(
-        delete(TABLE).where(TABLE.c.campaign_id == campaign.id, TABLE.c.state == State.HELD)
+        delete(TABLE).where(
+            TABLE.c.campaign_id == campaign.id, or_(TABLE.c.state == State.HELD, _HELD_BACK)
+        )
     )
-
-
-def sample(
-    services: Services,
-    session: Session,
-    people: Select[Any],
-    purpose: Purpose,
-    now: datetime,
-    count: int,
-) -> Sequence[int]:
-    """Some of those who would get it, in a stable order."""
-    verdicts = _verdicts(services, people, purpose, now)
-    rows = session.execute(
-        select(verdicts.c.person_id)
-        .where(verdicts.c.verdict.in_([NOW, WINDOW]))
-        .order_by(verdicts.c.person_id)
-        .limit(count)
-    )
-    return [person_id for (person_id,) in rows]
 
 
 def wall(day: Any, clock: time) -> datetime:

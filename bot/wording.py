@@ -23,6 +23,7 @@ from storage.campaigns import Campaign
 from storage.mailbox import Claimed
 from storage.people import Contact, Person
 
+TOLERANCE = 0.8  # of a lane's gap: less than a whole one, or a second could hold two too many
 AWAKE = timedelta(minutes=10)  # after their last word; until then nothing disturbs anybody's night
 
 log = structlog.get_logger()
@@ -36,11 +37,17 @@ class Ready:
     parts: tuple[Part, ...]
     digest: str
     due: float
-    """When its slot is, by the loop's clock."""
+    """When its slot is, by a clock that only goes forward."""
     zone: ZoneInfo | None = None
     """Whose quiet hours it keeps, None for what keeps none."""
     noticed: bool = False
     """Its reader's window is closed: they are only told that it waits."""
+    in_turn: bool = False
+    """Its chat's turn was taken as it passed the gate."""
+
+    def late(self, now: float) -> bool:
+        """Has its slot gone by? Sent then, it would crowd those that come after it."""
+        return self.row.gap_ms > 0 and now - self.due > TOLERANCE * self.row.gap_ms / 1000
 
 
 class Wording:
@@ -135,4 +142,4 @@ class Wording:
         parts = shape(reply, facts, self._services.settings.public_url)
         if facts.windowed:
             parts = merged(parts, facts)  # its platform counts bubbles
-        return Ready(row, parts, content_hash(reply.text), row.slot_ms / 1000)
+        return Ready(row, parts, content_hash(reply.text), row.due)

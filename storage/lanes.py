@@ -60,7 +60,7 @@ def ensure_lane(
     if not done.rowcount:
         connection.execute(
             on_conflict_nothing(connection, LANES),
-            [Lane(key=key, **limits).model_dump()],
+            [{"key": key, **limits, "tat": 0, "blocked_until": 0, "broken_at": 0, "paused": False}],
         )
 
 

@@ -341,7 +341,7 @@ def claim(
         probe(connection, lane, gauge.broken_at, clock)
     waits = [max(0, start + index * gap - clock) for index in range(len(rows))]
     return [
-        Claimed(*row, wait, read_at + wait / 1000, gap, bool(gauge.broken_at))  # type: ignore[misc]
+        Claimed(*row, wait, read_at + wait / 1000, gap, bool(gauge.broken_at))  # type: ignore[call-arg]
         for row, wait in zip(sorted(tuple(row) for row in rows), waits, strict=True)
     ]
 

@@ -31,12 +31,15 @@ class Sending(SQLModel, table=True):
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """What is known of a bubble that is about to leave; `begun`: when it was first tried."""
+    """What is known of a bubble that is about to leave; `begun`: when it was first tried, `again`:
+    that was before.
+    """
 
     checked: bool
     begun: datetime
     media: str = ""
     message: str = ""
+    again: bool = False
 
 
 def begin(
@@ -53,7 +56,7 @@ def begin(
         )
     ).first()
     if found is not None and found.key == key:
-        return Try(found.checked, found.at, found.media, found.message)
+        return Try(found.checked, found.at, found.media, found.message, again=True)
     checked = found is None or found.at <= now - span
     values = {"key": key, "checked": checked, "at": now, "media": "", "message": ""}
     statement = on_conflict_base(connection, Sending).values(owner=owner, content=content, **values)

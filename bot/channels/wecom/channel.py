@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from datetime import timedelta
 
 import aiohttp
 import structlog
@@ -38,7 +39,8 @@ FACTS = ChannelFacts(
     label="企业微信",
     links=True,
     captions=False,
-    idempotent=True,
+    known_for=CHECKED - timedelta(minutes=1),
+    gives_up=True,
 )
 LEAST_BYTES, MOST_BYTES = 6, 20 * 1024 * 1024
 PICTURES, PICTURE_BYTES = ("image/png", "image/jpeg"), 10 * 1024 * 1024
@@ -148,8 +150,9 @@ class WeComChannel:
 
     async def _begin(self, address: Address, content: str, key: str) -> Try:
         begun = await self._tables.begin(address, content, key)
-        if not begun.message and self._clock.now() - begun.begun >= CHECKED:
-            # Whether it arrived is not known, and the platform would no longer notice.
+        late = self._clock.now() - begun.begun >= CHECKED
+        if not begun.message and begun.again and (late or not begun.checked):
+            # Whether it arrived is not known, and the platform would not notice.
             raise SendError("no_answer", permanent=True)
         return begun
 

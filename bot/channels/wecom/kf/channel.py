@@ -79,7 +79,7 @@ FACTS = ChannelFacts(
         Happening.UNBLOCKED: NOTHING,
     },
     label="微信客服",
-    idempotent=True,
+    known_for=WINDOW[0],
 )
 
 log = structlog.get_logger()
