@@ -18,11 +18,11 @@ from bot.planning import Moment
 from handlers import campaigns
 from handlers.campaigns import (
     STAYS_GOOD,
+    asked_of,
     counted,
     indented,
     names_higher_office,
     plan_of,
-    purpose_of,
     read_text,
 )
 from handlers.composition import Text, readers
@@ -243,8 +243,7 @@ class Broadcast(Form, name="broadcast", label="群发"):
             context.services,
             context.session,
             people_of(campaign, context.now),
-            purpose_of(context.services, campaign),
-            context.now,
+            asked_of(context.services, campaign, context.now),
             min(count, LIST_MOST),
         )
         labels = {c.key: short_label(c.label) for c in here(context).profiles.categories}

@@ -20,6 +20,7 @@ from bot.context import Context, Sender, Services, outbox_row
 from bot.errors import UserError
 from bot.forms import Ask, Form
 from bot.heart import fire
+from bot.ladder import Asked
 from bot.messages import Address, Inbound, Part, Reply, say
 from bot.normalize import Miss
 from bot.planning import Moment, Plan
@@ -37,6 +38,7 @@ from storage.audit import VIEWED
 from storage.campaigns import Campaign, CampaignState
 from storage.events import Event, Rsvp, RsvpState
 from storage.jobs import Job
+from storage.letter_replies import tallies
 from storage.mailbox import STATE_WORDS, State
 from storage.people import Role as Held
 from storage.people import grants_of, people_with_role
@@ -247,10 +249,15 @@ def purpose_of(services: Services, campaign: Campaign) -> Purpose:
     return services.catalog.purpose(campaign.purpose)
 
 
+def asked_of(services: Services, campaign: Campaign, now: datetime) -> Asked:
+    """What is asked of each of its audience."""
+    return Asked(purpose_of(services, campaign), now)
+
+
 def plan_of(services: Services, session: Session, campaign: Campaign, now: datetime) -> Plan:
     """Who of its audience would get it."""
-    people = people_of(campaign, now)
-    return planning.plan(services, session, people, purpose_of(services, campaign), now)
+    asked = asked_of(services, campaign, now)
+    return planning.plan(services, session, people_of(campaign, now), asked)
 
 
 def counted(services: Services, plan: Plan) -> str:
@@ -278,8 +285,8 @@ def recipients(
     services: Services, session: Session, campaign: Campaign, now: datetime, count: int
 ) -> Sequence[int]:
     """Some of those who would get it."""
-    purpose = purpose_of(services, campaign)
-    return planning.sample(services, session, people_of(campaign, now), purpose, now, count)
+    asked = asked_of(services, campaign, now)
+    return planning.sample(services, session, people_of(campaign, now), asked, count)
 
 
 def preview(context: Context, campaign: Campaign, count: int = 4) -> Reply:
@@ -369,10 +376,8 @@ def _seal(context: Context, campaign: Campaign, found: Check) -> Reply:
     services, session, now = context.services, context.session, context.now
     assert campaign.not_before is not None
     moment = Moment(campaign.not_before, campaign.local_time, campaign.expires_at)
-    purpose = purpose_of(services, campaign)
-    count = planning.freeze(
-        services, session, campaign, people_of(campaign, now), purpose, moment, now
-    )
+    asked = asked_of(services, campaign, now)
+    count = planning.freeze(services, session, campaign, people_of(campaign, now), asked, moment)
     campaign.content_hash = fingerprint(campaign)
     campaign.state, campaign.submitted_at = CampaignState.SUBMITTED, now
     campaign.created_by = context.person_id
@@ -428,8 +433,8 @@ def _check_chunk(services: Services, session: Session, job: Job, now: datetime) 
         return True
     found = Check(**cursor.get("found", {}))
     people = people_of(campaign, now).where(col(MemberProfile.person_id) > cursor.get("after", 0))
-    purpose = purpose_of(services, campaign)
-    chunk = planning.sample(services, session, people, purpose, now, AT_ONCE)
+    asked = asked_of(services, campaign, now)
+    chunk = planning.sample(services, session, people, asked, AT_ONCE)
     if chunk:
         found = found.plus(check(campaign, session, chunk, now))
         job.cursor = json.dumps({"after": chunk[-1], "found": asdict(found)})
@@ -522,8 +527,8 @@ def launch(context: Context, campaign: Campaign, approved: str) -> Reply:
     campaign.state = CampaignState.RUNNING
     context.session.add(campaign)
     context.session.flush()
-    purpose = purpose_of(context.services, campaign)
-    planning.release(context.services, context.session, campaign, purpose, context.now)
+    asked = asked_of(context.services, campaign, context.now)
+    planning.release(context.services, context.session, campaign, asked)
     context.audit("campaign.release", _object(campaign))
     return say(f"{campaign.number}「{campaign.title}」：{_when(campaign)}。")
 
@@ -695,8 +700,8 @@ def resume(context: Context, argument: str) -> Reply:
     campaign.state = CampaignState.RUNNING
     context.session.add(campaign)
     context.session.flush()
-    purpose = purpose_of(context.services, campaign)
-    left = planning.release(context.services, context.session, campaign, purpose, context.now)
+    asked = asked_of(context.services, campaign, context.now)
+    left = planning.release(context.services, context.session, campaign, asked)
     context.audit("campaign.resume", _object(campaign))
     return say(f"{campaign.number} 继续发送，还有{left}份。")
 
@@ -750,8 +755,17 @@ def receipt_words(services: Services, session: Session, campaign: Campaign) -> s
         for state in State
         if any(found is state for found, _reason in counts)
     ]
-    answers = _answers(session, campaign)
-    return "\n".join([head, *lines, *([answers] if answers else [])])
+    answers = [_answers(session, campaign), _replies(session, campaign.id)]
+    return "\n".join([head, *lines, *(words for words in answers if words)])
+
+
+def _replies(session: Session, campaign_id: int) -> str:
+    """How many have written back."""
+    tally = tallies(session, [campaign_id]).get(campaign_id)
+    if tally is None:
+        return ""
+    unread = f"（未读{tally.unread}）" if tally.unread else ""
+    return f"回信{tally.words}{unread}，问候{tally.courtesies}"
 
 
 def _answers(session: Session, campaign: Campaign) -> str:
