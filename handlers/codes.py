@@ -174,10 +174,15 @@ def forgive(session: Session, keys: KeyRing, address: str) -> None:
     )
 
 
-def page_token(session: Session, keys: KeyRing, page: str, person_id: int, now: datetime) -> str:
-    """The secret part of a page's address (`/p/<token>`), good for one day."""
+def page_token(
+    session: Session, keys: KeyRing, page: str, person_id: int, now: datetime, about: str = ""
+) -> str:
+    """The secret part of a page's address (`/p/<token>`), good for one day.
+
+    `about` is the number of what the page shows, for the page to read from the payload.
+    """
     token = secrets.token_urlsafe(16)
-    payload = {"page": page}
+    payload = {"page": page, "about": about} if about else {"page": page}
     digest = keys.digest(token)
     _keep(session, "page", digest, now, PAGE_LIFE, person_id=person_id, payload=payload)
     return token

@@ -12,7 +12,6 @@ from sqlmodel import Session, select
 from bot.commands import Retention, command
 from bot.context import Context, Services
 from bot.messages import SILENCE, Kind, Reply, say
-from bot.normalize import tidy
 from handlers.place import here
 from handlers.purposes import PROFILE
 from handlers.roles import Role
@@ -160,7 +159,12 @@ def reply(context: Context, argument: str) -> Reply:
         return say("请把要说的写在后面，如「回信 收到了，谢谢」。")
     if not _may_be_kept(context):
         return say("这个渠道现在不收回信。找工作人员请回「人工」。")
-    return _keep(context, letter, tidy(argument))
+    return _keep(context, letter, as_written(context, 1) or argument)
+
+
+def as_written(context: Context, heads: int) -> str:
+    """What somebody wrote after the first words, with its own full stop and spaces."""
+    return "".join(context.inbound.text.split(None, heads)[heads:]).strip()
 
 
 def _forget(_services: Services, session: Session, now: datetime) -> int:

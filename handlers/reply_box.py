@@ -12,6 +12,7 @@ from bot.context import Context
 from bot.errors import UserError
 from bot.messages import Reply, say
 from handlers.campaigns import find
+from handlers.letter_replies import as_written
 from handlers.place import here
 from handlers.purposes import LETTER_ANSWER, PROFILE
 from handlers.roles import Role
@@ -170,7 +171,7 @@ def read(context: Context, argument: str) -> Reply:
 def answer(context: Context, argument: str) -> Reply:
     """`回信 答复 12 您好，……`: to the person who wrote, who must still agree to be written to."""
     number, _, words = argument.strip().partition(" ")
-    words = words.strip()
+    words = words and as_written(context, 3)
     if not number.isdecimal() or not words:
         raise UserError("写法是「回信 答复 编号 您的话」，如「回信 答复 12 您好，名额还有」。")
     if len(words) > LONGEST_ANSWER:

@@ -914,14 +914,22 @@ def expire_overdue(connection: Connection, now: datetime) -> int:
     ).rowcount
 
 
-def missed(campaign_id: int) -> Any:
-    """A SELECT of (person_id, state, reason) of a campaign's rows that reached nobody, in order."""
+def standing(campaign_id: int, states: Iterable[State] = State) -> Any:
+    """A SELECT of (id, person_id, state, reason, lane, sent_at) of a campaign's rows in these
+    states, in the order of the list."""
     return (
-        core_select(TABLE.c.person_id, TABLE.c.state, TABLE.c.reason)
+        core_select(
+            TABLE.c.id,
+            TABLE.c.person_id,
+            TABLE.c.state,
+            TABLE.c.reason,
+            TABLE.c.lane,
+            TABLE.c.sent_at,
+        )
         .where(
             TABLE.c.campaign_id == campaign_id,
             TABLE.c.person_id.is_not(None),
-            TABLE.c.state.not_in([State.SENT, State.DELIVERED, State.READ]),
+            TABLE.c.state.in_(list(states)),
         )
         .order_by(TABLE.c.id)
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from sqlmodel import select
@@ -19,10 +20,10 @@ from tests.world import World
 READER = who(0)
 
 
-@pytest.fixture
-def read(make_world: Callable[..., World]) -> World:
-    """A notice that has reached two members."""
-    world = make_world(start="2026-06-20 10:00")
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A notice that has reached two members, lived through once for all tests."""
+    world = World(tmp_path_factory.mktemp("read"), start="2026-06-20 10:00")
     register_many(world, 2, homes=HOMES[:1])
     world.grant("小王", "coordinator")
     answer = world.talk("小王", "群发", "3", "政策更新", "已更新。", "全体", "立即", "提交")
@@ -30,7 +31,16 @@ def read(make_world: Callable[..., World]) -> World:
     assert found, answer
     world.says("小王", f"确认发送 {found[1]}")
     world.drain()
-    return world
+    yield world
+    world.close()
+
+
+@pytest.fixture
+def read(once: World, tmp_path: Path) -> Iterator[World]:
+    """A copy of that world."""
+    world = once.copy(tmp_path)
+    yield world
+    world.close()
 
 
 def kept(world: World) -> list[tuple[str, str, bool]]:
@@ -103,7 +113,7 @@ def test_the_receipts_say_how_many_answered(read: World) -> None:
         ("1", "这句话我没看懂"),
         ("。", "这句话我没看懂"),
         ("别再给我寄信了", "退订"),
-        ("人工", "办公室"),
+        ("人工", "已转告工作人员"),
     ],
 )
 def test_what_is_no_answer_to_the_letter_is_not_kept(words: str, answer: str, read: World) -> None:
@@ -173,7 +183,7 @@ def test_coordinators_hear_of_new_answers_in_the_morning(read: World) -> None:
     read.says(READER, "我母亲也看了信")
     read.at("2026-06-21 09:01")
     read.at("2026-06-21 10:00")
-    told = [words for words in read.received("小王") if "未读" in words]
+    told = [words for words in read.received("小王") if "回信箱" in words]
     assert told == ["有1条乡亲的回信未读，请回「回信箱」查看。"]
 
 

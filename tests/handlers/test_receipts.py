@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
 
 import pytest
-from sqlmodel import select
+from openpyxl import load_workbook
+from openpyxl.worksheet.worksheet import Worksheet
+from sqlmodel import select, update
 
-from bot.errors import SendError
+from bot.errors import SendError, UserError
+from bot.messages import Part
+from handlers.receipt_export import ACTION, PAGE, RECEIPTS, WRITE
 from storage.audit import VIEWED, AuditEntry
 from storage.campaigns import Campaign, CampaignState
 from storage.mailbox import Outbox, State
+from storage.people import Grant, OneTimeCode
+from storage.profiles import MemberProfile
 from tests.people import HOMES, register_many, who
 from tests.world import World
 
@@ -153,3 +161,96 @@ def test_what_was_for_another_day_is_not_sent_again(sent: Callable[..., World]) 
         campaign.expires_at = world.clock.now()
         session.add(campaign)
     assert "时间已过" in world.says("小王", "群发 重发 B-0001")
+
+
+def test_who_got_it_is_listed_by_name_with_the_time(sent: Callable[..., World]) -> None:
+    world = sent(3, REFUSED)
+    answer = world.says("小王", "谁收到了 B-0001")
+    assert answer.startswith("B-0001「政策更新」收到的2人：\n")
+    assert len(re.findall("：已发出，memory 2026-06-20 10:0", answer)) == 2
+
+
+@pytest.mark.parametrize("words", ["谁还没收到", "失败原因 政策"])
+def test_without_a_number_the_last_campaign_is_meant(
+    words: str, sent: Callable[..., World]
+) -> None:
+    world = sent(2, REFUSED)
+    assert "人：" in world.says("小王", words)
+    assert "有1人没有发成" in world.says("小王", "只重发失败的")
+
+
+def workbook(part: Part) -> list[tuple[str | None, ...]]:
+    assert part.file is not None
+    page = load_workbook(BytesIO(part.file.content)).active
+    assert isinstance(page, Worksheet)
+    return [tuple(str(cell) if cell else None for cell in row) for row in page.values]
+
+
+def handed(world: World) -> Part:
+    """What the one-time page of the only token hands over."""
+    with world.database.session() as session:
+        code = session.exec(
+            select(OneTimeCode).where(OneTimeCode.payload.contains(PAGE))  # type: ignore[attr-defined]
+        ).one()
+        assert RECEIPTS.act is not None
+        return RECEIPTS.act(world.app.services, session, code)
+
+
+def test_the_list_leaves_as_a_workbook_for_a_reason_and_every_look_is_noted(
+    sent: Callable[..., World],
+) -> None:
+    world = sent(3, REFUSED)
+    assert world.says("小王", "群发 导出 B-0001").startswith("导出名单须写事由")
+    assert "仅可打开一次" in world.says("小王", "群发 导出 B-0001 核对名单")
+    title, heads, *rows = workbook(handed(world))
+    assert str(title[0]).startswith("B-0001「政策更新」回执，截至")
+    assert heads[:5] == ("档案号", "姓名", "城市", "渠道", "结果")
+    assert sorted((row[4], row[5]) for row in rows) == [
+        ("失败", "内容对不上"),
+        ("已发出", None),
+        ("已发出", None),
+    ]
+    with world.database.reading() as session:
+        entries = session.exec(select(AuditEntry)).all()
+    assert [e.reason for e in entries if e.action == ACTION] == ["3人，核对名单"]
+    assert len([e for e in entries if e.reason == "B-0001 回执导出"]) == 3
+
+
+def test_who_is_no_coordinator_any_more_gets_no_list(sent: Callable[..., World]) -> None:
+    world = sent(2)
+    world.says("小王", "群发 导出 B-0001 核对")
+    with world.database.session() as session:
+        session.exec(update(Grant).values(revoked_at=world.clock.now()))
+    with pytest.raises(UserError, match="已不是统筹员"):
+        handed(world)
+
+
+def test_a_name_that_looks_like_a_formula_stays_a_name(sent: Callable[..., World]) -> None:
+    world = sent(1)
+    with world.database.session() as session:
+        session.exec(update(MemberProfile).values(name="=1+1"))
+    world.says("小王", "群发 导出 B-0001 核对")
+    part = handed(world)
+    assert workbook(part)[2][1] == "=1+1"
+    assert part.file is not None
+    page = load_workbook(BytesIO(part.file.content)).active
+    assert page is not None
+    assert page["B3"].data_type == "s"
+
+
+def test_the_operator_writes_a_list_of_any_length(
+    sent: Callable[..., World], tmp_path: Path
+) -> None:
+    world = sent(2, REFUSED)
+    path = tmp_path / "回执.xlsx"
+    services = world.app.services
+    assert WRITE.run(services, ["b1", str(path)]) == [f"B-0001「政策更新」2人 → {path}"]
+    assert path.stat().st_mode & 0o077 == 0
+    with pytest.raises(UserError, match="没有覆盖"):
+        WRITE.run(services, ["b1", str(path)])
+
+
+def test_only_coordinators_see_who_got_what(sent: Callable[..., World]) -> None:
+    world = sent(2)
+    for words in ("谁收到了 B-0001", "谁还没收到", "群发 失败 B-0001", "群发 导出 B-0001 核对"):
+        assert "由统筹员使用" in world.says(who(0), words)
