@@ -5,6 +5,9 @@ from __future__ import annotations
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+from sqlalchemy import create_mock_engine
 
 from storage.columns import KeyRing
 from storage.db import Database
@@ -13,8 +16,15 @@ from storage.tables import METADATA
 
 def lay_tables(database: Database) -> None:
     """This version's tables in an empty database, not stamped with a migration."""
-    if not _copied(database, migrated=False):
+    if _copied(database, migrated=False):
+        return
+    if database.sqlite:
         METADATA.create_all(database.engine)
+    else:
+        with database.engine.begin() as connection:
+            # Another process of the same trial may have laid them.
+            if not connection.exec_driver_sql("SELECT to_regclass('outbox')").scalar_one():
+                connection.exec_driver_sql(_script())
 
 
 def migrate(database: Database) -> None:
@@ -29,6 +39,19 @@ def _copied(database: Database, *, migrated: bool) -> bool:
         return False
     Path(name).write_bytes(_laid(migrated))
     return True
+
+
+@cache
+def _script() -> str:
+    """PostgreSQL's statements as one: nothing is asked of each table."""
+    statements: list[str] = []
+
+    def keep(statement: Any, *_: object, **_options: object) -> None:
+        statements.append(str(statement.compile(dialect=engine.dialect)).replace("%%", "%"))
+
+    engine = create_mock_engine("postgresql+psycopg://", keep)
+    METADATA.create_all(engine, checkfirst=False)
+    return ";\n".join(statements)
 
 
 @cache
