@@ -1,56 +1,87 @@
-"""kill -9 at random moments while a letter goes to 2,000 people, over the real Telegram channel.
+"""kill -9 at random moments of a letter, on SQLite with one worker and on PostgreSQL with four.
 
-After each kill a new process takes over the same database. At the end the emulator has seen nobody
-twice, everybody has one row, and whoever it did not see is `unknown`.
+On PostgreSQL the server itself is killed now and then. At the end the emulator, which lives here
+and notes every message, has seen nobody twice; everybody has one row; and whoever it has not seen
+is `unknown`, as are at most the rows that were in flight at a kill.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-import signal
-import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from sqlalchemy import insert, select
+from sqlalchemy import func, select
+from sqlalchemy.exc import DBAPIError
 
+from benchmarks import letter
 from benchmarks.figures import Figure, note
-from bot import planning
-from bot.app import build_channels
-from bot.channels.base import Attached
-from bot.clock import SystemClock
-from bot.commands import Content, Purpose
-from bot.context import ChannelFacts
-from bot.delivery import IN_FLIGHT, Delivery
-from bot.messages import Reply, say
-from bot.settings import demo_settings
-from storage.campaigns import Campaign
-from storage.people import ConsentNow, Person
-from tests.bare import NOON, Bare
+from benchmarks.warm import Nest
+from bot.context import Services
+from storage.mailbox import OPEN, TABLE, State
+from tests.emulators.clock import VirtualClock
+from tests.emulators.faults import When
+from tests.emulators.server import Platforms
+from tests.emulators.telegram import Rules, Telegram
+from tests.laying import lay_tables
+from tests.postgres import Server, running_server
 
-PEOPLE = 2_000
-KILLS = 20
-CALL = 0.05  # seconds the emulator takes to answer
-LIFE = 0.25  # seconds a process lives at most once its first message was seen
-FIRST_CHAT = 1_000_000
-TOKEN = "4200:" + "k" * 35
-LETTER = Purpose("letter", "信", scope="profile", topic="节日信", quiet=False)
+PEOPLE = 10_000
+KILLS = 200
+SEED = 20260925
+CALL = (0.02, 0.15)  # seconds the platform takes, from one kill to the next
+LOOK = 0.002  # seconds between looks how far the letter is
+OUTAGE = 30.0  # seconds in which a killed database must be back
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is to be survived. `slots` is how many calls a worker makes at once: with the product's
+    own number a letter would be over, all unknown, before it was killed so often. `paced`: as slow
+    as the channel wants its platform to be called, otherwise as fast as it goes.
+
+    Every `server_every`-th kill is the database server's, if there is a server. The trial stops by
+    itself after `seconds`, its promise broken.
+    """
+
+    url: str
+    people: int
+    kills: int
+    workers: int = 1
+    slots: int = 24
+    paced: bool = False
+    server: Server | None = None
+    server_every: int = 20
+    seconds: float = 600.0
+    seed: int = SEED
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was left when every process was dead and the last had finished."""
+    """What was left when nothing of the letter was open any more.
 
+    `in_flight` is how many rows were between gate and acknowledgement when their worker was killed,
+    over all kills; `most_in_flight` at one of them.
+    """
+
+    trial: Trial
     kills: int
-    people: int
+    server_kills: int
     states: Mapping[str, int]
     doubled: int
     lost: int
-    unknown: int
-    most_in_doubt: int
+    in_flight: int
+    most_in_flight: int
+    seconds: float
+
+    @property
+    def unknown(self) -> int:
+        """Of how many people nobody can say whether they got it."""
+        return self.states.get(State.UNKNOWN, 0)
 
     @property
     def kept(self) -> bool:
@@ -58,153 +89,170 @@ class Outcome:
         return (
             self.doubled == 0
             and self.lost == 0
-            and sum(self.states.values()) == self.people
-            and self.most_in_doubt <= IN_FLIGHT
+            and self.kills + self.server_kills == self.trial.kills
+            and sum(self.states.values()) == self.trial.people
+            and set(self.states) <= {State.SENT, State.UNKNOWN}
+            and self.unknown <= self.in_flight
+            and self.most_in_flight <= self.trial.slots
         )
 
 
-def word(
-    _services: object, _session: object, campaign: Campaign, people: Sequence[int]
-) -> Mapping[int, Reply]:
-    """The letter to each person."""
-    return {person: say(f"{campaign.template}第{person}位乡亲") for person in people}
+@dataclass
+class Post:
+    """The database of a letter under way, and the platform it leaves for."""
+
+    trial: Trial
+    services: Services
+    platform: Telegram
+    in_flight: list[int] = field(default_factory=list)
+
+    @property
+    def calls(self) -> int:
+        """How many letters the platform was called for so far."""
+        return self.platform.calls["sendMessage"]
+
+    def hamper(self, chance: random.Random) -> None:
+        """Let the platform take its time, before it has shown a letter or after."""
+        self.platform.mend()
+        when: When = "before" if chance.random() < 0.5 else "after"
+        self.platform.fail("sendMessage", "delay", when, times=-1, value=chance.uniform(*CALL))
+
+    async def open(self) -> int:
+        """How many rows something may still become of; asked again while the database is away."""
+        query = select(func.count()).where(TABLE.c.state.in_(OPEN))
+        return await self._ask(query)
+
+    async def count_in_flight(self, worker: str) -> None:
+        """Note what a dead worker had let through and not acknowledged."""
+        query = select(func.count()).where(TABLE.c.owner == worker, TABLE.c.state == State.SENDING)
+        self.in_flight.append(await self._ask(query))
+
+    async def _ask(self, query: object) -> int:
+        async with asyncio.timeout(OUTAGE):
+            while True:
+                try:
+                    with self.services.database.engine.connect() as connection:
+                        return int(connection.execute(query).scalar_one())  # type: ignore[call-overload]
+                except DBAPIError:
+                    await asyncio.sleep(0.1)
 
 
-def installation(url: str, api: str) -> tuple[Bare, Any]:
-    """Services and the channel, with no rate but the emulator's."""
-    settings = demo_settings(
-        database_url=url,
-        channels="telegram",
-        telegram_token=TOKEN,
-        telegram_api_base=api,
-        telegram_policy="full",
-    )
-    channel = build_channels(settings, SystemClock())["telegram"]
-    facts: ChannelFacts = replace(channel.facts, live_gap_ms=0, bulk_gap_ms=0)
-    bare = Bare(url, {"telegram": facts}, [Content("letter", word)])
-    if isinstance(channel, Attached):
-        channel.attach(bare.services)
-    return bare, channel
+async def run(trial: Trial) -> Outcome:
+    """Send the letter, kill as often as asked, and count what came of it."""
+    chance = random.Random(trial.seed)  # noqa: S311  # when to kill, not a secret
+    began = time.monotonic()
+    services, _channels = letter.installation(trial.url)
+    lay_tables(services.database)
+    letter.post(services, trial.people)
+    clock = VirtualClock(services.clock.now(), rate=1)
+    platform = Telegram(clock, token=letter.TOKEN, rules=Rules(None, None, None))
+    for person in range(1, trial.people + 1):
+        platform.users[platform.person(letter.FIRST_CHAT + person, f"乡亲{person}")].started = True
+    post = Post(trial, services, platform)
+    async with asyncio.timeout(trial.seconds), Platforms(clock, telegram=platform) as platforms:
+        pace = letter.PACED if trial.paced else ""
+        words = ("benchmarks.letter", trial.url, platforms.url, str(trial.slots), pace)
+        async with Nest(*words) as nest:
+            done = await _kill_all(post, nest, chance)
+            while await post.open():
+                await asyncio.sleep(0.1)
+    outcome = _counted(post, done, time.monotonic() - began)
+    services.database.close()
+    return outcome
 
 
-async def work(url: str, api: str) -> None:
-    """A delivery process: it drains until it is killed, or until nothing is left."""
-    bare, channel = installation(url, api)
-    await Delivery(bare.services, {"telegram": channel}, alone=True).until_idle(120)
-    await channel.close()
-    bare.close()
+async def _kill_all(post: Post, nest: Nest, chance: random.Random) -> Counter[str]:
+    """Kill at random moments, spread over the whole letter; leaves workers that finish it."""
+    trial = post.trial
+    names = (f"w{number}" for number in range(1, trial.kills + trial.workers + 1))
+
+    async def start() -> tuple[str, int]:
+        name = next(names)
+        return name, await nest.start(name)
+
+    living = [await start() for _ in range(trial.workers)]
+    done: Counter[str] = Counter()
+    for number in range(1, trial.kills + 1):
+        post.hamper(chance)
+        left = await post.open()
+        if not left:
+            break
+        # Half of an even share on average: the rows in flight at the kill are spent too.
+        further = 1 + chance.randrange(left // (trial.kills + 2 - number) + 1)
+        if not await _heard(post, post.calls + further):
+            break
+        if trial.server is not None and number % trial.server_every == 0:
+            await asyncio.to_thread(_kill_server, trial.server)
+            done["server"] += 1
+            continue
+        name, worker = living.pop(chance.randrange(len(living)))
+        await nest.end(worker)
+        await post.count_in_flight(name)
+        living.append(await start())
+        done["worker"] += 1
+    return done
 
 
-def prepare(bare: Bare, people: int) -> None:
-    """Members with consent, and a letter released to them."""
-    members = bare.people(people, "telegram", lambda person: str(FIRST_CHAT + person))
-    agreed = {"scope": "profile", "live": True, "version": "1", "at": NOON}
-    with bare.database.session() as session:
-        session.execute(insert(ConsentNow), [{"person_id": m, **agreed} for m in members])
-        letter = Campaign(
-            number="B-1",
-            kind="letter",
-            title="",
-            occasion="letter:kills",
-            purpose="letter",
-            template="您好，",
-            created_at=NOON,
-        )
-        session.add(letter)
-        session.flush()
-        moment = planning.Moment(NOON, local=False)
-        planning.freeze(
-            bare.services,
-            session,
-            letter,
-            select(Person.id),
-            LETTER,
-            moment,
-            NOON,  # type: ignore[call-overload]
-        )
-        planning.release(bare.services, session, letter, LETTER, NOON)
-
-
-async def trial(kills: int, people: int, seed: int, url: str) -> Outcome:
-    """Run it all; bounded by the number of kills and by 60 seconds for the last process."""
-    # Here, so that the processes that are killed need not load the emulators.
-    from tests.emulators.clock import VirtualClock
-    from tests.emulators.server import Platforms
-    from tests.emulators.telegram import Rules, Telegram
-
-    chance = random.Random(seed)  # noqa: S311  # when to kill, not a secret
-    clock = VirtualClock(SystemClock().now(), rate=1)
-    emulator = Telegram(clock, token=TOKEN, rules=Rules(None, None, None))
-    async with Platforms(clock, telegram=emulator) as platforms:
-        api = platforms.url
-        bare, _channel = installation(url, api)
-        prepare(bare, people)
-        for row in bare.all():
-            emulator.person(_user(row.address), f"乡亲{row.person_id}")
-            emulator.start(_user(row.address))
-        emulator.fail("sendMessage", "delay", times=-1, value=CALL)
-        most, done = 0, 0
-        for _kill in range(kills):
-            if not await _one_life(url, api, emulator, chance.uniform(0.0, LIFE)):
-                break
-            done += 1
-            most = max(most, bare.states().get("sending", 0))
-        last = await _start(url, api)
-        await asyncio.wait_for(last.wait(), 60)
-        states = bare.states()
-        heard = {row.id: len(emulator.heard(_user(row.address))) for row in bare.all()}
-        unknown = {row.id for row in bare.all() if row.state == "unknown"}
-        bare.close()
-    return Outcome(
-        done,
-        people,
-        states,
-        sum(1 for count in heard.values() if count > 1),
-        sum(1 for row, count in heard.items() if count == 0 and row not in unknown),
-        len(unknown),
-        most,
-    )
-
-
-def _user(address: str) -> int:
-    return int(address.rpartition(":")[2])
-
-
-async def _one_life(url: str, api: str, emulator: Any, seconds: float) -> bool:
-    """Start a process and kill it some time after its first message; False if it finished first."""
-    seen = _messages(emulator)
-    process = await _start(url, api)
-    while _messages(emulator) == seen and process.returncode is None:
-        await asyncio.sleep(0.01)
-    await asyncio.sleep(seconds)
-    if process.returncode is not None:
-        return False
-    process.send_signal(signal.SIGKILL)
-    await process.wait()
+async def _heard(post: Post, calls: int) -> bool:
+    """Wait for the platform to be called so often; False when the letter ends before."""
+    looked = time.monotonic()
+    while post.calls < calls:
+        await asyncio.sleep(LOOK)
+        if time.monotonic() - looked > 1.0:
+            looked = time.monotonic()
+            if not await post.open():
+                return False
     return True
 
 
-def _messages(emulator: Any) -> int:
-    return sum(len(chat.transcript) for chat in emulator.chats.values())
+def _kill_server(server: Server) -> None:
+    server.kill()
+    server.start()
 
 
-async def _start(url: str, api: str) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.kills", url, api, stdin=asyncio.subprocess.DEVNULL
+def _counted(post: Post, done: Counter[str], seconds: float) -> Outcome:
+    with post.services.database.engine.connect() as connection:
+        rows = connection.execute(select(TABLE.c.person_id, TABLE.c.state)).all()
+    heard = {
+        person: len(post.platform.heard(letter.FIRST_CHAT + person))
+        for person in range(1, post.trial.people + 1)
+    }
+    unknown = {row.person_id for row in rows if row.state == State.UNKNOWN}
+    return Outcome(
+        trial=post.trial,
+        kills=done["worker"],
+        server_kills=done["server"],
+        states=Counter(row.state for row in rows),
+        doubled=sum(1 for count in heard.values() if count > 1),
+        lost=sum(1 for person, count in heard.items() if not count and person not in unknown),
+        in_flight=sum(post.in_flight),
+        most_in_flight=max(post.in_flight, default=0),
+        seconds=seconds,
     )
 
 
-def main() -> bool:
+def told(where: str, outcome: Outcome, against: str) -> None:
+    """Print the figures of one engine."""
+    trial = outcome.trial
+    note(
+        f"{where}：给 {trial.people} 人的信，杀死进程 {outcome.kills} 次、数据库 "
+        f"{outcome.server_kills} 次，用时 {outcome.seconds:.0f} 秒；被杀时在途共 "
+        f"{outcome.in_flight} 行，一次最多 {outcome.most_in_flight} 行；"
+        f"各状态 {dict(outcome.states)}"
+    )
+    Figure("kills", "lost", outcome.lost, "人", against).tell()
+    Figure("kills", "doubled", outcome.doubled, "人", against).tell()
+    Figure("kills", "unknown", outcome.unknown, "人", against).tell()
+
+
+def main(kills: int = KILLS) -> bool:
     """Print the figures; True when nobody got two and nobody was silently left out."""
-    note(f"给 {PEOPLE} 人的信，{KILLS} 次 kill -9，SQLite，Telegram 渠道对模拟平台")
+    people = kills * PEOPLE // KILLS
     with tempfile.TemporaryDirectory() as folder:
-        found = asyncio.run(trial(KILLS, PEOPLE, 20260925, f"sqlite:///{folder}/kills.db"))
-    note(f"实际杀死 {found.kills} 次；各状态 {dict(found.states)}")
-    Figure("kills", "lost", found.lost, "人").tell()
-    Figure("kills", "doubled", found.doubled, "人").tell()
-    Figure("kills", "unknown", found.unknown, "人").tell()
-    return found.kept
-
-
-if __name__ == "__main__":
-    asyncio.run(work(*sys.argv[1:]))
+        alone = asyncio.run(run(Trial(f"sqlite:///{folder}/kills.db", people, kills)))
+    told("SQLite，一个进程", alone, "sqlite")
+    with running_server("") as server:
+        url = server.url(server.create())
+        several = asyncio.run(run(Trial(url, people, kills, workers=4, server=server)))
+    told("PostgreSQL，四个进程", several, "postgresql")
+    return alone.kept and several.kept
