@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlmodel import col, select
 
-from storage.pace import ChatPace, forget_paces, leave_alone, take_turn
+from storage.pace import ChatPace, forget_paces, leave_alone, take_turn, take_turns
 from tests.bare import Bare
 
 NOW = datetime(2026, 3, 12, 2, 0, tzinfo=UTC)
@@ -64,3 +64,12 @@ def test_chats_long_free_are_forgotten(bare: Bare) -> None:
         take_turn(connection, "new", after(hours=2), 1000, MOST)
         assert forget_paces(connection, after(hours=2)) == 1
         assert connection.execute(select(col(ChatPace.chat))).scalars().all() == ["new"]
+
+
+def test_many_chats_take_their_turns_at_once(bare: Bare) -> None:
+    with bare.database.transaction() as connection:
+        assert take_turns(connection, [], NOW, 1000) == frozenset()
+        assert take_turns(connection, ["a", "b", "a"], NOW, 1000) == {"a", "b"}
+        assert take_turns(connection, ["b", "c"], NOW, 1000) == {"c"}
+        assert take_turn(connection, "a", NOW, 1000) == 1000
+        assert take_turns(connection, ["a", "b"], after(seconds=1), 1000) == {"a", "b"}

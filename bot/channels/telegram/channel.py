@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import Any
 
 import structlog
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -23,7 +24,7 @@ from telegram import Update
 from bot.channels.base import Finding, Receive
 from bot.channels.telegram.keeping import Keeping
 from bot.channels.telegram.menus import menus
-from bot.channels.telegram.pace import Pace, Sleep
+from bot.channels.telegram.pace import CHAT_GAP, Pace, Sleep
 from bot.channels.telegram.probing import probe
 from bot.channels.telegram.reading import CHANNEL, Event, Moved, Ourselves, Pressed, read
 from bot.channels.telegram.sending import Sending
@@ -371,12 +372,28 @@ class Telegram:
 
     async def send(self, address: Address, part: Part, key: str) -> str:
         """Send one bubble. The Bot API has no idempotency key, so `key` goes unused."""
+        return await self._send(address, part, in_turn=False)
+
+    def take_turns(
+        self, connection: Connection, addresses: Sequence[Address]
+    ) -> frozenset[Address]:
+        """Those whose private chat is free now; groups count by the minute and wait in `send`."""
+        _services, keeping, pace, _sending = self._attached
+        here = {one.user: one for one in addresses if pace.is_free(one.user)}
+        taken = keeping.take_turns(connection, list(here), CHAT_GAP)
+        return frozenset(here[chat] for chat in taken)
+
+    async def send_in_turn(self, address: Address, part: Part, key: str) -> str:
+        """See `bot.channels.base.Paced`."""
+        return await self._send(address, part, in_turn=True)
+
+    async def _send(self, address: Address, part: Part, *, in_turn: bool) -> str:
         if self._policy == "off":
             raise SendError("policy", permanent=True)
         _services, keeping, _pace, sending = self._attached
         try:
             try:
-                return await sending.send(address, part)
+                return await sending.send(address, part, in_turn=in_turn)
             except ChatMigrated as moved:
                 new = self._us.address(moved.new_chat_id)
                 await keeping.move(address, new)

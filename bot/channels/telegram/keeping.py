@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from bot.channels.telegram.reading import CHANNEL
@@ -109,6 +110,12 @@ class Keeping:
         now = self._clock.now()
         with self._services.database.transaction() as connection:
             return pace.take_turn(connection, self._owner(chat), now, gap_ms, most) / 1000
+
+    def take_turns(self, connection: Connection, chats: Sequence[str], gap: float) -> set[str]:
+        """Those of the chats whose turn was free and is taken, in somebody's transaction."""
+        owners = {self._owner(chat): chat for chat in chats}
+        free = pace.take_turns(connection, owners, self._clock.now(), round(gap * 1000))
+        return {owners[owner] for owner in free}
 
     def _leave_alone(self, chat: str, ms: int) -> None:
         with self._services.database.transaction() as connection:

@@ -43,9 +43,12 @@ class Pace:
         self._floods: dict[str, float] = {}
 
     @asynccontextmanager
-    async def turn(self, chat: str) -> AsyncIterator[None]:
-        """Wait for the chat's next turn and hold it; raises SendError where that takes long."""
-        while (wait := await self._wait(chat)) > 0:
+    async def turn(self, chat: str, *, taken: bool = False) -> AsyncIterator[None]:
+        """Wait for the chat's next turn and hold it; raises SendError where that takes long.
+
+        `taken`: the table has given it already.
+        """
+        while (wait := self._here(chat) if taken else await self._wait(chat)) > 0:
             if wait > PATIENCE:
                 raise SendError("pace", retry_after=wait, only_here=True)
             await self._sleep(wait)
@@ -53,6 +56,10 @@ class Pace:
             yield
         finally:
             self._note(chat)
+
+    def is_free(self, chat: str) -> bool:
+        """May a private chat be written to now, as far as this process knows?"""
+        return not is_group(chat) and self._here(chat) <= 0
 
     async def flooded(self, chat: str, seconds: float) -> bool:
         """Leave a chat alone as the platform asked; True if it asks so elsewhere too."""
@@ -67,12 +74,14 @@ class Pace:
     def _now(self) -> float:
         return self._clock.now().timestamp()
 
+    def _here(self, chat: str) -> float:
+        return min(self._free_at.get(chat, 0.0) - self._now(), LONGEST)
+
     async def _wait(self, chat: str) -> float:
-        wait = min(self._free_at.get(chat, 0.0) - self._now(), LONGEST)
+        wait = self._here(chat)
         if wait > 0:
             return wait
-        # The ids of groups are negative.
-        most = GROUP_MOST if chat.startswith("-") else None
+        most = GROUP_MOST if is_group(chat) else None
         return await self._turns.take_turn(chat, CHAT_GAP, most)
 
     def _note(self, chat: str) -> None:
@@ -80,3 +89,8 @@ class Pace:
         self._free_at[chat] = max(self._free_at.get(chat, 0.0), now + CHAT_GAP)
         if len(self._free_at) > REMEMBERED:
             self._free_at = {c: at for c, at in self._free_at.items() if at > now}
+
+
+def is_group(chat: str) -> bool:
+    """The ids of groups are negative."""
+    return chat.startswith("-")

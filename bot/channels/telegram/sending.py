@@ -69,16 +69,19 @@ class Sending:
         self._keyboards: set[int] = set()
         """Where a keyboard of ours stands under the text field, as far as this process knows."""
 
-    async def send(self, address: Address, part: Part) -> str:
-        """Send a bubble and return its number; raises SendError or the platform's refusal."""
+    async def send(self, address: Address, part: Part, *, in_turn: bool = False) -> str:
+        """Send a bubble and return its number; raises SendError or the platform's refusal.
+
+        `in_turn`: the chat's turn was taken for it.
+        """
         spot = Spot.of(address)
         if part.file is not None and len(part.file.content) > UPLOAD:
             raise SendError("too_large", permanent=True)
         if part.file is not None and len(part.text) > CAPTION:
-            await self.send(address, Part(part.text))
-            part = replace(part, text="")
+            await self.send(address, Part(part.text), in_turn=in_turn)
+            part, in_turn = replace(part, text=""), False
         markup = await self._markup(address, spot, part)
-        async with self._pace.turn(str(spot.chat)):
+        async with self._pace.turn(str(spot.chat), taken=in_turn):
             try:
                 number = await self._put(address, spot, part, markup)
             except BadRequest as error:
