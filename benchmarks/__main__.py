@@ -1,13 +1,14 @@
 """Runs one benchmark by name, or all; exit code 1 when a promise of its own is broken.
 
-A number after a name sets its size: `fuzz 60` for a minute of it, `soak 200` for so many people.
+A number after a name sets its size: `fuzz 60` for a minute of it, `soak 200` for so many people,
+`growth 10000000` up to so many rows.
 """
 
 import importlib
 import sys
 
-NAMES = ("inbound", "delivery", "kills", "plan", "limits", "lanes", "soak", "fuzz")
-SIZED = ("soak", "fuzz")
+NAMES = ("inbound", "delivery", "kills", "plan", "limits", "lanes", "growth", "soak", "fuzz")
+SIZED = ("growth", "soak", "fuzz")
 
 
 def main(arguments: list[str]) -> int:
