@@ -21,7 +21,7 @@ from bot.channels.wechat.callback import SLOW, WeChatCallback
 from bot.channels.wechat.errands import Errands
 from bot.channels.wechat.hearing import Hearing
 from bot.channels.wechat.menu import Button, client, create_menu, read_menu
-from bot.channels.wechat.notices import Notices, read_templates
+from bot.channels.wechat.notices import Notices, agreements, read_templates
 from bot.channels.wechat.pictures import Pictures
 from bot.channels.wechat.probe import Probe
 from bot.channels.wechat.reading import NAME
@@ -110,7 +110,8 @@ class WeChatChannel:
 
     @property
     def facts(self) -> ChannelFacts:
-        return replace(FACTS, buttons=self._settings.wechat_msgmenu)
+        buttons, ways = self._settings.wechat_msgmenu, agreements(self._settings)
+        return replace(FACTS, buttons=buttons, ways=ways)
 
     @property
     def noticed(self) -> frozenset[str]:

@@ -14,8 +14,11 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
+from sqlalchemy import exists
+from sqlmodel import col
 
 from bot.alarm import call_for_help
 from bot.channels.base import Notice
@@ -25,10 +28,12 @@ from bot.clock import beijing
 from bot.commands import Purpose
 from bot.context import Services
 from bot.errors import SendError
+from bot.ladder import Asked, Rung
 from bot.messages import Address
 from bot.settings import Settings
 from storage import wechat as ledger
 from storage.people import OneTimeCode
+from storage.wechat import NoticeGrant
 
 PAGE = "notice"
 PAGE_LIFE = timedelta(days=7)  # as long as the message itself is kept
@@ -94,6 +99,52 @@ def _longest(field: str) -> int:
     return _LONGEST.get(kind, _LONGEST_ELSE)
 
 
+@dataclass(frozen=True)
+class ByAgreement:
+    """The way of a notice that somebody has agreed to: for good (`lasting`), or still so often.
+
+    `templates` are the ids by purpose.
+    """
+
+    templates: Mapping[str, str]
+    lasting: bool = False
+
+    @property
+    def rung(self) -> Rung:
+        """A lasting agreement is not used up by it."""
+        return Rung.LASTING if self.lasting else Rung.ONCE
+
+    def reaches(self, who: Any, asked: Asked) -> Any:
+        """Who has agreed to the purpose's template; None where there is none."""
+        template = self.templates.get(asked.purpose.name)
+        if template is None:
+            return None
+        given = col(NoticeGrant.lasting) if self.lasting else col(NoticeGrant.left) > 0
+        return exists().where(
+            col(NoticeGrant.person_id) == who.c.person_id,
+            col(NoticeGrant.template) == template,
+            given,
+        )
+
+
+def agreements(settings: Settings) -> tuple[ByAgreement, ...]:
+    """How followers are told beyond the window, as the settings have it; none where they are
+    malformed, which `check` tells, or where the page of a notice cannot be opened."""
+    try:
+        found = read_templates(settings.wechat_notices)
+    except ValueError:
+        return ()
+    if not found or not opens(settings.public_url):
+        return ()
+    ids = {purpose: template.id for purpose, template in found.items()}
+    return (ByAgreement(ids, lasting=True), ByAgreement(ids))
+
+
+def opens(public_url: str) -> bool:
+    """Can a follower open a page of ours?"""
+    return public_url.startswith(("https://", "http://127."))
+
+
 def _cut(value: str, longest: int) -> str:
     return value if len(value) <= longest else f"{value[: longest - 1]}…"
 
@@ -118,10 +169,8 @@ class Notices:
             for name, template in read_templates(settings.wechat_notices).items()
             if name in purposes
         }
-        able = self._public_url.startswith("https://") or self._public_url.startswith("http://127.")
-        self.purposes = (
-            frozenset({*self._services_by_purpose, *self._agreed}) if able else frozenset()
-        )
+        told = frozenset({*self._services_by_purpose, *self._agreed})
+        self.purposes = told if opens(self._public_url) else frozenset()
 
     @property
     def lasting(self) -> frozenset[str]:

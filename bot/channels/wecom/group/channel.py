@@ -6,10 +6,14 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import aiohttp
 import structlog
+from sqlalchemy import exists
+from sqlmodel import col
 from starlette.routing import BaseRoute
 
 from bot.channels.base import Awaiting, Channel, Finding, Receive
@@ -32,12 +36,13 @@ from bot.channels.wecom.group.wire import GroupWire
 from bot.clock import Clock
 from bot.context import ChannelFacts, Services
 from bot.errors import SendError
+from bot.ladder import Asked, Rung
 from bot.messages import Address, Happening, Inbound, Kind, Part
 from bot.settings import Settings
 from storage import customer_groups as groups
 from storage import leases
 from storage.cursors import move_cursor, read_cursor
-from storage.customer_groups import NEWCOMERS, StaffTask
+from storage.customer_groups import NEWCOMERS, CustomerGroup, GroupMember, StaffTask
 from storage.db import Database
 
 POLL = 5.0  # seconds between two looks at what is due
@@ -49,6 +54,23 @@ PAUSE = 1.0  # seconds until a greeting is tried again
 FRIENDS_DOOR = "friends"
 """In whose name a new friend of the staff is announced; nobody is reached there."""
 
+
+@dataclass(frozen=True)
+class InGroups:
+    """The way of a task for our staff: they send something to a group, and this person reads it."""
+
+    rung: Rung = Rung.STAFF
+
+    def reaches(self, who: Any, _asked: Asked) -> Any:
+        """Who is known to be in one of our groups now."""
+        return exists().where(
+            col(GroupMember.person_id) == who.c.person_id,
+            col(GroupMember.left_at).is_(None),
+            col(GroupMember.group_id) == col(CustomerGroup.id),
+            col(CustomerGroup.dismissed_at).is_(None),
+        )
+
+
 # Words for a new friend are given back at once, so that they can leave while the code lives.
 FACTS = ChannelFacts(
     NAME,
@@ -58,6 +80,7 @@ FACTS = ChannelFacts(
     label="企业微信客户群",
     anonymous=True,
     one_way=True,
+    ways=(InGroups(),),
 )
 
 log = structlog.get_logger()
