@@ -9,7 +9,7 @@ from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, NestedTransaction
 from sqlmodel import Session
 
 from bot.clock import BEIJING, Clock, beijing
@@ -165,7 +165,8 @@ class Context:
         now: datetime,
     ) -> None:
         self.services = services
-        self.connection = connection
+        self._connection = connection
+        self._savepoints: list[NestedTransaction | None] = []
         self.inbound = inbound
         self.person_id = sender.person_id
         self.contact_id = sender.contact_id
@@ -180,11 +181,21 @@ class Context:
         self._session: Session | None = None
 
     @property
+    def connection(self) -> Connection:
+        """This message's transaction. Inside `work` its first use opens the savepoint: a handler
+        that only asks a question needs none."""
+        for depth, savepoint in enumerate(self._savepoints):
+            if savepoint is None:
+                self._savepoints[depth] = self._connection.begin_nested()
+        return self._connection
+
+    @property
     def session(self) -> Session:
         """The ORM on this message's transaction. Never commit it."""
+        connection = self.connection
         if self._session is None:
             self._session = Session(
-                bind=self.connection,
+                bind=connection,
                 join_transaction_mode="rollback_only",
                 expire_on_commit=False,
             )
@@ -193,23 +204,27 @@ class Context:
     @contextmanager
     def work(self) -> Iterator[None]:
         """A savepoint: what is written inside stands or falls together."""
-        savepoint = self.connection.begin_nested()
+        self._savepoints.append(None)
         kept = (dict(self.drafts), self.open_form, len(self.outgoing))
         speaker = (self.person_id, self.roles, self.loaded)
         try:
             yield
             if self._session is not None:
                 self._session.flush()
-            savepoint.commit()
+            savepoint = self._savepoints[-1]
+            if savepoint is not None:
+                savepoint.commit()
         except BaseException:
             self.drafts, self.open_form = kept[0], kept[1]
             self.person_id, self.roles, self.loaded = speaker
             self.merged.clear()
             del self.outgoing[kept[2] :]
-            if savepoint.is_active:
+            savepoint = self._savepoints[-1]
+            if savepoint is not None and savepoint.is_active:
                 savepoint.rollback()
             raise
         finally:
+            self._savepoints.pop()
             if self._session is not None:
                 self._session.close()
                 self._session = None

@@ -259,6 +259,18 @@ class Form(BaseModel):
 
     @classmethod
     @cache
+    def plain(cls) -> bool:
+        """Is every question asked of everybody, and once?"""
+        return all(ask.when is None and ask.rows is None for ask in cls.asks().values())
+
+    @classmethod
+    @cache
+    def followed(cls) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """Questions whose answer is void when another is answered anew, with those others."""
+        return tuple((name, ask.follows) for name, ask in cls.asks().items() if ask.follows)
+
+    @classmethod
+    @cache
     def counted(cls) -> tuple[str, ...]:
         """Questions that carry a number (第1/5题)."""
         return tuple(name for name, ask in cls.asks().items() if ask.counted)
@@ -284,10 +296,11 @@ def walk(
 ) -> Iterator[Question]:
     """Every question that applies now, in order, answered or not."""
     asking = Asking(answers, facts, today, item, parent or {})
+    withheld = facts.get(WITHHELD, ())
     for name, ask in form.asks().items():
         if ask.when is not None and not ask.when(asking):
             continue
-        if name in facts.get(WITHHELD, ()):
+        if name in withheld:
             continue
         path = prefix + name
         if ask.rows is None:
@@ -406,13 +419,9 @@ class Dialog:
 
     # - looking -
 
-    @cached_property
-    def _questions(self) -> list[Question]:
-        return list(walk(self.form, self.state.answers, self.state.facts, self.today))
-
-    def questions(self) -> list[Question]:
-        """All that apply now."""
-        return self._questions
+    def questions(self) -> Iterator[Question]:
+        """Those that apply now, one after another."""
+        return walk(self.form, self.state.answers, self.state.facts, self.today)
 
     @cached_property
     def asking(self) -> Asking:
@@ -421,6 +430,12 @@ class Dialog:
 
     def _settled(self) -> "Dialog":
         """Without answers to questions that no longer apply."""
+        if (
+            self.form.plain()
+            and not self.state.facts.get(WITHHELD)
+            and self.state.answers.keys() <= self.form.asks().keys()
+        ):
+            return self
         live = {question.path for question in self.questions()}
         if not self.form.row_names() and live.issuperset(self.state.answers):
             return self
@@ -517,8 +532,9 @@ class Dialog:
     def _items(self) -> list[tuple[str, str, str]]:
         """What the review lists: label, shown value, and the question's name."""
         items: list[tuple[str, str, str]] = []
+        every = list(self.questions())
         for name, ask in self.form.asks().items():
-            mine = [q for q in self.questions() if re.split(r"[.\[]", q.path)[0] == name]
+            mine = [q for q in every if re.split(r"[.\[]", q.path)[0] == name]
             if not mine:
                 continue
             if ask.rows is None:
@@ -629,17 +645,17 @@ class Dialog:
     def _without_followers(self, values: Mapping[str, Any]) -> Answers:
         """The answers without those that a change of `values` makes void."""
         answers = self.state.answers
-        if not any(ask.follows for ask in self.form.asks().values()):
-            return answers
         changed = {name for name, value in values.items() if answers.get(name) != value}
-        for name, ask in self.form.asks().items():
-            if changed.intersection(ask.follows):
+        for name, follows in self.form.followed():
+            if changed.intersection(follows):
                 answers = take(answers, name)
         return answers
 
     # - corrections: 改 3 · 修改 走访 19 · 城市 苏州 -
 
     def _correction(self, text: str, question: Question | None) -> Step | None:
+        if question is not None and not text.startswith(("改", "修改")):
+            return None
         numbered = re.fullmatch(r"(?:改|修改)\s*第?\s*(\d{1,2})\s*[项题]?", text)
         if numbered:
             return self._redo(int(numbered[1]))

@@ -1,20 +1,59 @@
 """Statements in the driver's own words, for the few that run for every message or row.
 
-SQLAlchemy's compiler and its row objects would cost as much as the work itself.
+SQLAlchemy's compiler, its execution and its row objects would cost more than the work itself.
 """
 
-from typing import Any
+from typing import Any, Never
 
 from sqlalchemy import Connection, text
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.exc import DBAPIError
 
 
 def execute(connection: Connection, statement: str, arguments: Any) -> Any:
-    """Run a statement with `?` for its arguments: a tuple, or a list of tuples for many rows."""
+    """Run a statement with `?` for its arguments: a tuple, or a list of tuples for many rows.
+
+    Returns the driver's cursor, whose rows are tuples. Raises what SQLAlchemy would.
+    """
+    assert connection.in_transaction(), "outside a transaction the driver commits each statement"
     if connection.dialect.name != "sqlite":
         statement = statement.replace("?", "%s")
-    return connection.exec_driver_sql(statement, arguments)
+    cursor = connection.connection.cursor()
+    many = isinstance(arguments, list)
+    # Whoever listens to the engine's statements hears these too.
+    for heard in connection.dispatch.before_cursor_execute:
+        heard(connection, cursor, statement, arguments, None, many)
+    try:
+        if many:
+            cursor.executemany(statement, arguments)
+        else:
+            cursor.execute(statement, arguments)
+    except connection.dialect.loaded_dbapi.Error as error:
+        _tell(connection, cursor, statement, error)
+    for heard in connection.dispatch.after_cursor_execute:
+        heard(connection, cursor, statement, arguments, None, many)
+    return cursor
+
+
+def _tell(connection: Connection, cursor: Any, statement: str, error: Exception) -> Never:
+    """Raise the driver's error as SQLAlchemy's, and let a connection go that was lost."""
+    dialect = connection.dialect
+    driver: Any = connection.connection.dbapi_connection
+    lost = dialect.is_disconnect(error, driver, cursor)
+    if lost:
+        connection.invalidate(error)
+    # The arguments may be what a person wrote: no message of ours has them.
+    told = DBAPIError.instance(
+        statement,
+        None,
+        error,
+        dialect.loaded_dbapi.Error,
+        hide_parameters=True,
+        connection_invalidated=lost,
+        dialect=dialect,
+    )
+    raise told from error
 
 
 def on_conflict_base(connection: Connection, table: Any) -> Any:

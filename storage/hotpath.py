@@ -82,9 +82,9 @@ class HotPath:
     def newcomer(self, channel: str, address: str, now: datetime) -> tuple[int, int]:
         """(contact id, person id) of somebody who writes for the first time."""
         moment = to_millis(now)
-        person = int(self._run(_PERSON, (moment,)).scalar_one())
-        contact = self._run(_CONTACT, (person, channel, address, True, moment))
-        return int(contact.scalar_one()), person
+        (person,) = self._run(_PERSON, (moment,)).fetchone()
+        (contact,) = self._run(_CONTACT, (person, channel, address, True, moment)).fetchone()
+        return contact, person
 
     def lock(self, people: Sequence[int]) -> bool:
         """Hold these people until the transaction ends; SQLite's one writer holds everybody.
@@ -156,8 +156,9 @@ class HotPath:
     def _among(self, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         if not values:
             return []
-        found = self._run(statement.format(among=self._marks(len(values))), tuple(values))
-        return [tuple(row) for row in found]
+        statement = statement.format(among=self._marks(len(values)))
+        rows: list[tuple[Any, ...]] = self._run(statement, tuple(values)).fetchall()
+        return rows
 
     def _marks(self, count: int) -> str:
         return ", ".join(["?"] * count)
