@@ -38,7 +38,7 @@ from bot.forms import Form
 from bot.installation import REQUIRED
 from bot.settings import PREFIX, Settings
 from handlers.consent import SEPARATE
-from handlers.letters import Letter
+from handlers.festivals import Letter
 from handlers.roles import ROLE_WORDS, Role
 from handlers.welcome import SECTIONS
 from storage.columns import EncryptedText

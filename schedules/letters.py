@@ -16,17 +16,17 @@ from bot.heart import fire
 from bot.lunar import lunar_text
 from handlers import campaigns
 from handlers.campaigns import coordinators, receipt_words, tell
-from handlers.letters import (
+from handlers.festivals import (
     WEEKDAYS,
     Coming,
     Letter,
-    draft,
     every_coming,
     firings,
     letters_of,
     load_letters,
     show_day,
 )
+from handlers.letters import draft
 from handlers.place import place_of
 from storage.campaigns import Campaign, CampaignState
 

@@ -16,7 +16,7 @@ from bot.cli import words
 from bot.commands import Command, Exporter, Importer, Page, Purpose, Retention, Tick
 from bot.settings import PREFIX, Settings
 from docs.generate import KEPT, MEANINGS, PART, PARTS, ROOT, documents, renewed, told
-from handlers.letters import Letter, load_letter
+from handlers.festivals import Letter, load_letter
 from handlers.place import PLACES
 from storage.mailbox import State
 from storage.privacy import tables_of_people

@@ -18,8 +18,8 @@ from bot.commands import CliWord
 from bot.errors import ConfigError
 from bot.text import render
 from handlers.composition import MAX_BYTES, MAX_CHARACTERS, dated, occasion_phrase
+from handlers.festivals import Letter, load_letter
 from handlers.forms.names import salutation_line, salutation_options
-from handlers.letters import Letter, load_letter
 from handlers.place import PLACES, Place
 from schedules.letters import LETTERS
 from storage.campaigns import Campaign, CampaignState
