@@ -45,6 +45,7 @@ from storage.lanes import Lane as Lane
 from storage.lanes import block_lane as block_lane
 from storage.lanes import ensure_lane as ensure_lane
 from storage.lanes import probe
+from storage.numbers import among
 from storage.people import ALL_TOPICS, ConsentNow, Contact, Person, Unsubscription
 from storage.states import OPEN as OPEN
 from storage.states import STATE_WORDS as STATE_WORDS
@@ -265,11 +266,13 @@ class Claimed:
 FURTHEST_MS = 2_000
 """No slot is given out further ahead."""
 
+# A value that is missing, not NOT EXISTS: PostgreSQL would make a join of that and hold each ready
+# row against everything in flight, where one look into the index is enough.
 _READY = (
     "SELECT outbox.id FROM outbox WHERE outbox.lane = ? AND outbox.state IN ('queued') "
-    "AND outbox.not_before <= ? AND NOT EXISTS (SELECT 1 FROM outbox AS flight "
-    "WHERE flight.address = outbox.address AND flight.state IN ('leased', 'sending')) "
-    "ORDER BY outbox.not_before, outbox.id LIMIT ?"
+    "AND outbox.not_before <= ? AND (SELECT flight.id FROM outbox AS flight "
+    "WHERE flight.address = outbox.address AND flight.state IN ('leased', 'sending') "
+    "LIMIT 1) IS NULL ORDER BY outbox.not_before, outbox.id LIMIT ?"
 )
 _CLAIM = (
     "UPDATE outbox SET state = 'leased', reason = '', owner = ? WHERE id IN ({ready}) "
@@ -280,25 +283,19 @@ _CLAIM_SQLITE = _CLAIM.format(ready=_READY)
 _CLAIM_POSTGRESQL = _CLAIM.format(ready=f"{_READY} FOR UPDATE SKIP LOCKED")
 
 
+# The same again: a join would read past every row that has left before it finds one that waits.
 _DUE_LANES = (
-    core_select(LANES.c.key)
-    .where(
-        LANES.c.blocked_until <= bindparam("clock"),
-        not_(LANES.c.paused),
-        exists().where(
-            TABLE.c.lane == LANES.c.key,
-            _in_state(State.QUEUED),
-            TABLE.c.not_before <= bindparam("now", type_=UtcDateTime),
-        ),
-    )
-    .order_by(LANES.c.priority, LANES.c.key)
+    "SELECT lane.key FROM lane WHERE lane.blocked_until <= ? AND NOT lane.paused AND ("
+    "SELECT outbox.id FROM outbox WHERE outbox.lane = lane.key AND outbox.state IN ('queued') "
+    "AND outbox.not_before <= ? ORDER BY outbox.lane, outbox.not_before LIMIT 1) IS NOT NULL "
+    "ORDER BY lane.priority, lane.key"
 )
 
 
 def due_lanes(connection: Connection, now: datetime) -> list[str]:
     """Lanes that may send now and have something due, most urgent first."""
     clock = database_millis(connection)
-    return [row.key for row in connection.execute(_DUE_LANES, {"clock": clock, "now": now})]
+    return [key for (key,) in execute(connection, _DUE_LANES, (clock, to_millis(now)))]
 
 
 def claim(
@@ -370,7 +367,7 @@ _GOING_FIRST = (
     .where(
         _AHEAD.c.address == TABLE.c.address,
         _AHEAD.c.id < TABLE.c.id,
-        _AHEAD.c.id.in_(bindparam("ids", expanding=True)),
+        among(_AHEAD.c.id, "ids"),
         text("ahead.state IN ('leased', 'sending')"),
     )
     .correlate(TABLE)
@@ -396,9 +393,10 @@ _SAFE_AGAIN = or_(
     ),
 )
 _MINE = and_(
-    TABLE.c.id.in_(bindparam("ids", expanding=True)),
+    among(TABLE.c.id, "ids"),
     TABLE.c.owner == bindparam("worker"),
-    TABLE.c.state == State.LEASED,
+    # Hidden from the planner, which would rather read all that is in flight than look up the ids.
+    TABLE.c.state.concat("") == State.LEASED,
 )
 _FIRST_TRIED = func.coalesce(TABLE.c.tried_at, bindparam("now", type_=UtcDateTime))
 _GATE = (
@@ -439,7 +437,7 @@ _GATE_BEYOND = (
     update(TABLE)
     .where(
         _MINE,
-        TABLE.c.id.in_(bindparam("beyond", expanding=True)),
+        among(TABLE.c.id, "beyond"),
         _ALIVE,
         _CONSENTED,
         _WANTED,
@@ -496,11 +494,22 @@ class Outcome:
     tried: bool = False
 
 
-_ACK = (
+_ACK_SQLITE = (
     "UPDATE outbox SET state = ?, reason = ?, attempts = ?, parts_sent = ?, "
     "not_before = coalesce(?, not_before), sent_at = ?, provider_id = ?, body_hash = ?, "
     "tried_at = CASE WHEN ? THEN tried_at END "
     "WHERE id = ? AND owner = ? AND state IN ('sending', 'unknown')"
+)
+# All rows in one statement: one by one each would cost the server as much again.
+_ACK_POSTGRESQL = (
+    "UPDATE outbox SET state = done.state, reason = done.reason, attempts = done.attempts, "
+    "parts_sent = done.parts_sent, not_before = coalesce(done.not_before, outbox.not_before), "
+    "sent_at = done.sent_at, provider_id = done.provider_id, body_hash = done.body_hash, "
+    "tried_at = CASE WHEN done.tried THEN outbox.tried_at END "
+    "FROM unnest(?::text[], ?::text[], ?::int[], ?::int[], ?::bigint[], ?::bigint[], ?::text[], "
+    "?::text[], ?::bool[], ?::bigint[], ?::text[]) AS done(state, reason, attempts, parts_sent, "
+    "not_before, sent_at, provider_id, body_hash, tried, id, owner) WHERE outbox.id = done.id "
+    "AND outbox.owner = done.owner AND outbox.state || '' IN ('sending', 'unknown')"
 )
 
 GONE = ("blocked", "unreachable")
@@ -522,26 +531,27 @@ def acknowledge(connection: Connection, worker: str, outcomes: Iterable[Outcome]
     done = list(outcomes)
     if not done:
         return
-    execute(
-        connection,
-        _ACK,
-        [
-            (
-                str(one.state),
-                one.reason,
-                one.attempts,
-                one.parts_sent,
-                one.not_before and to_millis(one.not_before),
-                one.sent_at and to_millis(one.sent_at),
-                one.provider_id,
-                one.body_hash,
-                one.tried,
-                one.id,
-                worker,
-            )
-            for one in done
-        ],
-    )
+    rows = [
+        (
+            str(one.state),
+            one.reason,
+            one.attempts,
+            one.parts_sent,
+            one.not_before and to_millis(one.not_before),
+            one.sent_at and to_millis(one.sent_at),
+            one.provider_id,
+            one.body_hash,
+            one.tried,
+            one.id,
+            worker,
+        )
+        for one in done
+    ]
+    if connection.dialect.name == "sqlite":
+        execute(connection, _ACK_SQLITE, rows)
+    else:
+        columns = tuple(list(column) for column in zip(*rows, strict=True))
+        execute(connection, _ACK_POSTGRESQL, columns)
     lost = [{"lost": one.id} for one in done if one.state is State.FAILED and one.reason in GONE]
     if lost:
         connection.execute(_LOSE_CONTACT, lost)
