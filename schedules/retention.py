@@ -20,7 +20,7 @@ from storage.people import OneTimeCode
 
 HOUR = 3  # Beijing; nobody writes then
 SEALS = 50  # checked in one chunk
-BATCH = 1000  # rows forgotten in one transaction
+BATCH = 500  # rows forgotten in one transaction
 FIRINGS_KEPT = timedelta(days=1461)  # longer than any schedule looks back
 
 log = structlog.get_logger()

@@ -202,6 +202,11 @@ def test_a_letter_that_two_approved_arrives_on_the_morning_of_the_festival(demo:
     letters = [b for b in demo.board.bubbles if b.user == "wurina" and "中秋问候" in b.text]
     assert [letter.at for letter in letters] == [moment("2027-09-15 10:00")]
     assert "尊敬的乌日娜乡亲" in letters[0].text
+    with demo.app.services.database.reading() as session:
+        bar = view(demo.app.services, session, demo.data)["campaign"]
+    assert bar["title"] == "B-0001 中秋·致鸿雁一封信"
+    assert sum(part["count"] for part in bar["parts"]) == bar["total"] > 100
+    assert [part["tone"] for part in bar["parts"]] == ["good", "bad", "wait"]
 
 
 # - starting and ending -

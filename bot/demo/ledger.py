@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from sqlalchemy import func, select
@@ -13,7 +14,8 @@ from bot.commands import DemoData
 from bot.context import Services
 from bot.planning import REASONS
 from bot.purposes import ANSWER, TROUBLE
-from storage.campaigns import Campaign
+from storage import mailbox
+from storage.campaigns import Campaign, CampaignState
 from storage.mailbox import STATE_WORDS, TABLE, State
 
 NEWEST = 40
@@ -36,10 +38,16 @@ TONES = {
     State.EXPIRED: "past",
 }
 """Which colour a state has on the page."""
+_TONES_FROM_THE_LEFT = ("good", "bad", "past", "move", "wait")
+FROM_THE_LEFT = sorted(State, key=lambda state: _TONES_FROM_THE_LEFT.index(TONES[state]))
+"""The order of a campaign's bar: what is settled, then what is under way, then what waits."""
 
 
 def view(services: Services, session: Session, data: DemoData) -> dict[str, Any]:
-    """`{"rows": […], "totals": […]}`, what happened last first."""
+    """`{"rows": […], "totals": […], "campaign": …}`, what happened last first.
+
+    `campaign` is the one under way, or the last one that was, and how its rows stand; or None.
+    """
     rows = session.execute(
         select(
             TABLE.c.id,
@@ -71,6 +79,32 @@ def view(services: Services, session: Session, data: DemoData) -> dict[str, Any]
             {"state": STATE_WORDS[state], "tone": TONES[state], "count": totals[state]}
             for state in State
             if state in totals
+        ],
+        "campaign": _campaign(session),
+    }
+
+
+def _campaign(session: Session) -> dict[str, Any] | None:
+    """`{"title", "total", "parts": [{"state", "tone", "count"}]}`, in the order of the states."""
+    begun = (CampaignState.RUNNING, CampaignState.PAUSED, CampaignState.DONE)
+    found = session.execute(
+        select(Campaign)
+        .where(col(Campaign.state).in_(begun))
+        .order_by(col(Campaign.state) == CampaignState.DONE, col(Campaign.id).desc())
+        .limit(1)
+    ).scalar()
+    if found is None:
+        return None
+    counts: Counter[State] = Counter()
+    for (state, _reason), count in mailbox.progress(session.connection(), found.id or 0).items():
+        counts[state] += count
+    return {
+        "title": f"{found.number} {found.title}",
+        "total": counts.total(),
+        "parts": [
+            {"state": STATE_WORDS[state], "tone": TONES[state], "count": counts[state]}
+            for state in FROM_THE_LEFT
+            if counts[state]
         ],
     }
 

@@ -66,7 +66,7 @@ class Demo:
     def __post_init__(self) -> None:
         self.start = self.clock.now()
         self.journey = Journey(self.app.services, self.clock, self.app.beat)
-        self._outbox: Mapping[str, Any] = {"rows": [], "totals": []}
+        self._outbox: Mapping[str, Any] = {"rows": [], "totals": [], "campaign": None}
         for phone in self.data.cast:
             for who, text in phone.opening:
                 self.board.said(screen(phone), who or self.data.bot, text, mine=False)

@@ -337,6 +337,7 @@ function drawOutbox(event) {
   byId("totals").replaceChildren(
     ...event.totals.map((total) => make("li", { class: `chip ${total.tone}` }, `${total.state} ${total.count}`)),
   );
+  drawCampaign(event.campaign);
   byId("no-rows").hidden = event.rows.length > 0;
   const rows = event.rows.map((row) => {
     const line = drawn.get(row.id) ?? makeRow(row.id);
@@ -352,6 +353,25 @@ function drawOutbox(event) {
   drawn.clear();
   event.rows.forEach((row, number) => drawn.set(row.id, rows[number]));
   byId("rows").replaceChildren(...rows);
+}
+
+function drawCampaign(campaign) {
+  // One bar for the letter under way, a stretch for each state; the words beside it say the same.
+  byId("campaign").hidden = !campaign;
+  if (!campaign) return;
+  const words = campaign.parts.map((part) => `${part.state} ${part.count}`);
+  const bar = byId("campaign-bar");
+  byId("campaign-title").textContent = campaign.title;
+  bar.setAttribute("aria-label", `${campaign.title}，共${campaign.total}份：${words.join("，")}`);
+  campaign.parts.forEach((part, number) => {
+    const stretch = bar.children[number] ?? bar.appendChild(make("i"));
+    stretch.className = part.tone;
+    stretch.style.width = `${(100 * part.count) / campaign.total}%`;
+  });
+  while (bar.children.length > campaign.parts.length) bar.lastChild.remove();
+  byId("campaign-parts").replaceChildren(
+    ...campaign.parts.map((part, number) => make("li", { class: `chip ${part.tone}` }, `${words[number]}/${campaign.total}`)),
+  );
 }
 
 function makeRow(id) {
