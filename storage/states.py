@@ -56,7 +56,6 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
         {
             State.LEASED,
             State.HELD,
-            State.DEFERRED,
             State.CANCELLED,
             State.SUPPRESSED,
             State.EXPIRED,

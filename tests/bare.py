@@ -48,10 +48,12 @@ class Bare:
             self.channels,
         )
 
-    def lane(self, key: str = "memory:bulk", gap_ms: int = 0, burst: int = 1) -> None:
+    def lane(
+        self, key: str = "memory:bulk", gap_ms: int = 0, burst: int = 1, known_ms: int = 0
+    ) -> None:
         """Have a lane with these limits."""
         with self.database.transaction() as connection:
-            mailbox.ensure_lane(connection, key, 9, gap_ms, burst)
+            mailbox.ensure_lane(connection, key, 9, gap_ms, burst, known_ms)
 
     def rows(self, count: int, **values: Any) -> list[int]:
         """Queue so many messages to as many strangers; returns the ids of all rows."""

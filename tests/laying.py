@@ -12,6 +12,7 @@ from sqlalchemy import create_mock_engine
 from storage.columns import KeyRing
 from storage.db import Database
 from storage.tables import METADATA
+from tests.watching import ON_POSTGRESQL, ON_SQLITE
 
 
 def lay_tables(database: Database) -> None:
@@ -20,6 +21,7 @@ def lay_tables(database: Database) -> None:
         return
     if database.sqlite:
         METADATA.create_all(database.engine)
+        _guard(database)
     else:
         with database.engine.begin() as connection:
             # Another process of the same trial may have laid them.
@@ -51,7 +53,12 @@ def _script() -> str:
 
     engine = create_mock_engine("postgresql+psycopg://", keep)
     METADATA.create_all(engine, checkfirst=False)
-    return ";\n".join(statements)
+    return ";\n".join([*statements, ON_POSTGRESQL.replace("%", "%%")])
+
+
+def _guard(database: Database) -> None:
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql(ON_SQLITE)
 
 
 @cache
@@ -63,5 +70,6 @@ def _laid(migrated: bool) -> bytes:
             database.migrate()
         else:
             METADATA.create_all(database.engine)
+        _guard(database)
         database.close()
         return path.read_bytes()

@@ -40,7 +40,8 @@ def have_left(world: World, count: int) -> None:
     with world.database.session() as session:
         mine = select(Outbox.id).where(col(Outbox.campaign_id).is_not(None))
         ids = session.exec(mine.order_by(col(Outbox.id)).limit(count)).all()
-        session.exec(update(TABLE).where(TABLE.c.id.in_(ids)).values(state=State.SENT))
+        for state in (State.LEASED, State.SENDING, State.SENT):
+            session.exec(update(TABLE).where(TABLE.c.id.in_(ids)).values(state=state))
 
 
 def look(world: World, services: Services) -> None:

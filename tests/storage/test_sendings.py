@@ -20,7 +20,7 @@ def test_a_second_try_finds_what_the_first_one_got(bare: Bare) -> None:
     with bare.database.transaction() as connection:
         note(connection, "reader", "words", media="m1")
         note(connection, "reader", "words", message="msg1")
-    assert tried(bare, "1-0", minutes=5) == Try(True, NOW, "m1", "msg1")
+    assert tried(bare, "1-0", minutes=5) == Try(True, NOW, "m1", "msg1", again=True)
 
 
 def test_the_same_words_on_another_occasion_are_not_dropped_as_a_repetition(bare: Bare) -> None:
