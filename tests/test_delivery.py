@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -11,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from bot.commands import Content
+from bot.context import ChannelFacts
 from bot.delivery import TRIES, Delivery
 from bot.errors import SendError
 from bot.messages import Address, Part, dump_reply, say
+from storage import mailbox
 from storage.campaigns import Campaign
 from tests.bare import NOON, Bare
 from tests.world import MemoryChannel
@@ -246,3 +249,111 @@ def test_a_database_in_trouble_loses_no_result(bare: Bare) -> None:
     asyncio.run(delivery.until_idle())
     assert bare.states() == {"sent": 3}
     assert len(channel.sent) == 3
+
+
+# - what may have arrived -
+
+HALF_AN_HOUR = timedelta(minutes=30)
+SURE = ChannelFacts("memory", known_for=HALF_AN_HOUR)
+
+
+@pytest.fixture
+def sure(tmp_path: Path) -> Iterator[Bare]:
+    """Its platform takes a message of the same key for the one that it has, for half an hour."""
+    made = Bare(f"sqlite:///{tmp_path}/sure.db", {"memory": SURE})
+    made.lane(known_ms=1_800_000)
+    yield made
+    made.close()
+
+
+def test_what_may_have_arrived_is_said_again_under_its_key(sure: Bare) -> None:
+    sure.rows(1)
+    line = Line(failures=[SendError("timeout", unknown=True)])
+    drain(sure, line)
+    assert sure.states() == {"queued": 1}
+    sure.clock.advance(minutes=1)
+    drain(sure, line)
+    assert sure.states() == {"sent": 1}
+    assert len(line.seen) == 2
+    assert len(set(line.seen)) == 1
+
+
+def test_after_the_platform_has_forgotten_the_key_a_person_decides(sure: Bare) -> None:
+    sure.rows(1)
+    line = Line(failures=[SendError("timeout", unknown=True)])
+    drain(sure, line)
+    sure.clock.advance(minutes=30)
+    drain(sure, line)
+    assert [(row.state, row.reason) for row in sure.all()] == [("unknown", "no_answer")]
+    assert len(line.seen) == 1
+
+
+def test_a_definite_failure_after_an_uncertain_one_stays_uncertain(sure: Bare) -> None:
+    sure.rows(1)
+    busy = [SendError("busy") for _ in range(TRIES)]
+    line = Line(failures=[SendError("timeout", unknown=True), *busy])
+    for _try in range(TRIES):
+        drain(sure, line)
+        sure.clock.advance(minutes=2)
+    assert [(row.state, row.attempts) for row in sure.all()] == [("unknown", TRIES)]
+
+
+def test_what_certainly_did_not_arrive_may_wait_longer_than_keys_are_known(sure: Bare) -> None:
+    sure.rows(1)
+    line = Line(failures=[SendError("busy")])
+    drain(sure, line)
+    sure.clock.advance(days=1)
+    drain(sure, line)
+    assert sure.states() == {"sent": 1}
+
+
+@pytest.mark.parametrize("stop", ["cancelled", "expired"])
+def test_of_what_may_have_arrived_nobody_says_that_it_never_left(sure: Bare, stop: str) -> None:
+    number = letter(sure)
+    sure.rows(1, campaign_id=number, expires_at=NOON + timedelta(minutes=1))
+    drain(sure, Line(failures=[SendError("timeout", unknown=True)]))
+    with sure.database.transaction() as connection:
+        if stop == "cancelled":
+            mailbox.cancel(connection, number)
+        else:
+            mailbox.expire_overdue(connection, NOON + timedelta(minutes=1))
+    assert sure.states() == {"unknown": 1}
+
+
+# - slots -
+
+
+@dataclass
+class Slow(MemoryChannel):
+    """Notes when its calls began."""
+
+    began: list[float] = field(default_factory=list)
+
+    async def send(self, address: Address, part: Part, key: str) -> str:
+        self.began.append(time.monotonic())
+        return ""
+
+
+def test_a_row_that_missed_its_slot_asks_for_another_instead_of_crowding(tmp_path: Path) -> None:
+    """The loop is held up for five slots: the rows of those do not all leave at once after it."""
+    facts = ChannelFacts("memory", bulk_gap_ms=20)
+    bare = Bare(f"sqlite:///{tmp_path}/slots.db", {"memory": facts})
+    bare.rows(20)
+    line = Slow()
+
+    async def run() -> Delivery:
+        delivery = Delivery(bare.services, {"memory": line}, alone=True)
+        draining = asyncio.create_task(delivery.until_idle())
+        while len(line.began) < 5:
+            await asyncio.sleep(0.001)
+        time.sleep(0.1)  # noqa: ASYNC251  # what is held up is the loop itself
+        await draining
+        return delivery
+
+    delivery = asyncio.run(run())
+    assert bare.states() == {"sent": 20}
+    assert delivery.counters.late > 0
+    # In any span of so many slots no more than one row too many.
+    spans = [line.began[n + 6] - line.began[n] for n in range(14)]
+    assert min(spans) >= 5 * 0.020
+    bare.close()
