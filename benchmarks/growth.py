@@ -37,7 +37,7 @@ from storage.columns import from_millis, to_millis
 from storage.mailbox import INBOX, TABLE, Outcome
 from storage.states import State
 from tests.laying import lay_tables
-from tests.postgres import running_server
+from tests.postgres import FLEETING, running_server
 from tests.world import OFFICE
 
 SMALL, MIDDLE = 10_000, 1_000_000
@@ -52,6 +52,7 @@ MOST_MS = 200.0  # that a writer waits for the night's forgetting
 MOST_GROWTH = 3.0  # claim, gate and acknowledgement against the smallest size
 QUEUED_FROM = 100_000_000  # numbers of the letters that are still to leave
 STEP_MS = 3_000  # between two rows of the history
+ROOMY = "-c shared_buffers=1GB -c maintenance_work_mem=512MB -c max_wal_size=8GB"
 NOW = datetime(2026, 9, 25, 12, 0, tzinfo=UTC)
 LANE = "memory:bulk"
 KEYS = "k1:0123456789abcdef0123456789abcdef"
@@ -346,6 +347,6 @@ def main(most: int = MIDDLE) -> bool:
     sizes = sorted({SMALL, min(MIDDLE, most), most})
     with tempfile.TemporaryDirectory() as folder:
         kept = [_measured(f"sqlite:///{Path(folder) / 'growth.db'}", sizes)]
-    with running_server() as server:
+    with running_server(f"{FLEETING} {ROOMY}") as server:
         kept.append(_measured(server.url(server.create()), sizes))
     return all(kept)

@@ -91,6 +91,29 @@ def _write(database: Database, file: IO[str]) -> Mapping[str, Content]:
     return held
 
 
+def check(path: Path) -> Mapping[str, Content]:
+    """Read a backup from end to end; returns what each table in it holds.
+
+    Raises ConfigError if it is cut short, or does not hold what it says.
+    """
+    found: dict[str, Content] = {}
+    for line in _lines(path):
+        if isinstance(line, list):
+            name, values = line
+            found[name] = found.get(name, Content()).plus(_json(values))
+        elif "held" in line:
+            expected = _expected(line)
+            if all(found.get(name, Content()) == held for name, held in expected.items()):
+                return expected
+    raise ConfigError(f"{path} 不完整或有改动，不能用来恢复。")
+
+
+def _expected(line: Mapping[str, Any]) -> dict[str, Content]:
+    """What the last line says each table must hold."""
+    held = line["held"].items()
+    return {name: Content(rows, int(digest, 16)) for name, (rows, digest) in held}
+
+
 @contextmanager
 def _snapshot(database: Database) -> Iterator[Connection]:
     """A connection that sees one moment; on SQLite in WAL mode any reading transaction does."""
@@ -188,8 +211,7 @@ def _fill(connection: Connection, lines: Iterable[Any], path: Path) -> dict[str,
     for line in lines:
         if isinstance(line, dict):
             _insert(connection, tables.get(current), waiting)
-            held = line["held"].items()
-            return {name: Content(rows, int(digest, 16)) for name, (rows, digest) in held}
+            return _expected(line)
         name, values = line
         if name != current or len(waiting) >= BATCH:
             _insert(connection, tables.get(current), waiting)

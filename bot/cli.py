@@ -342,16 +342,21 @@ def export(
 
 
 def backup(
-    context: typer.Context, file: Annotated[Path, typer.Argument(help="备份写到这里")]
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="备份写到这里")],
+    verify: Annotated[bool, typer.Option("--verify", help="写完从头读一遍，逐表核对")] = False,
 ) -> None:
     """备份全部数据，运行中也可以；密钥不在里面，请另外保存。"""
     settings = load_settings()
     with _opened(context) as services:
         held = backups.backup(services.database, file)
+    if verify and backups.check(file) != held:
+        raise ConfigError(f"{file} 读回来与写下的不一样，请换一个地方再备份。")
     rows = sum(content.rows for content in held.values())
     beside = key_file(settings.database_url)
     keys = f"{beside}" if beside and beside.exists() else "HONGYAN_KEYS"
-    typer.echo(f"已备份 {len(held)} 张表、{rows} 行到 {file}。请另外保存密钥（{keys}）。")
+    done = "，读回核对无误" if verify else ""
+    typer.echo(f"已备份 {len(held)} 张表、{rows} 行到 {file}{done}。请另外保存密钥（{keys}）。")
 
 
 def restore(

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 from sqlmodel import select
 
-from bot.backup import Content, backup, restore
+from bot.backup import Content, backup, check, restore
 from bot.errors import ConfigError
 from storage.columns import KeyRing
 from storage.db import Database
@@ -97,6 +98,61 @@ def test_a_backup_sees_one_moment_while_others_write(full: Database, tmp_path: P
         connection.execute(Person.__table__.insert(), {"created_at": NOW})  # type: ignore[attr-defined]
         held = backup(full, tmp_path / "b")
     assert held["person"].rows == 2
+
+
+def somebody_registers(database: Database, number: int) -> None:
+    with database.session() as session:
+        person = Person(created_at=NOW)
+        session.add(person)
+        session.flush()
+        assert person.id is not None
+        contact = Contact(
+            person_id=person.id, channel="wechat", address=f"w:b:{number}", last_seen_at=NOW
+        )
+        session.add(contact)
+
+
+def test_what_is_committed_between_two_tables_is_in_neither(
+    empty: Database, tmp_path: Path
+) -> None:
+    """On each kind of database: people, then their addresses, are read while one more comes."""
+    somebody_registers(empty, 1)
+    others = Database(empty.url.render_as_string(hide_password=False), KeyRing(KEYS))
+    came: list[int] = []
+
+    def come(_connection: object, _cursor: object, statement: str, *_more: object) -> None:
+        if "FROM contact" in statement and not came:
+            came.append(2)
+            somebody_registers(others, 2)
+
+    event.listen(empty.engine, "before_cursor_execute", come)
+    held = backup(empty, tmp_path / "b")
+    event.remove(empty.engine, "before_cursor_execute", come)
+    others.close()
+    assert (came, rows(empty)) == ([2], 2)
+    assert (held["person"].rows, held["contact"].rows) == (1, 1)
+    assert check(tmp_path / "b") == held
+    fresh = laid(f"sqlite:///{tmp_path / 'fresh.db'}")
+    assert restore(fresh, tmp_path / "b", verify=True) == held
+    fresh.close()
+
+
+@pytest.mark.parametrize("damage", ["cut", "altered", "row lost"])
+def test_a_backup_that_will_not_restore_is_found_by_reading_it(
+    full: Database, tmp_path: Path, damage: str
+) -> None:
+    file = tmp_path / "b"
+    backup(full, file)
+    text = gzip.decompress(file.read_bytes()).decode()
+    kept = [line for line in text.splitlines(keepends=True) if not line.startswith('["draft"')]
+    broken = {
+        "cut": file.read_bytes()[:-20],
+        "altered": gzip.compress(text.replace("甲", "乙").encode()),
+        "row lost": gzip.compress("".join(kept).encode()),
+    }
+    file.write_bytes(broken[damage])
+    with pytest.raises(ConfigError):
+        check(file)
 
 
 def test_only_an_empty_database_is_restored_into(full: Database, tmp_path: Path) -> None:
