@@ -6,7 +6,7 @@ lets only those through that are still its own, live, unpaused and consented to,
 acknowledgement is `unknown`: it is never sent again blindly.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from time import monotonic
@@ -392,6 +392,17 @@ _SAFE_AGAIN = or_(
         > type_coerce(bindparam("now", type_=UtcDateTime), BigInteger),
     ),
 )
+
+
+def _campaign_is(state: CampaignState) -> Any:
+    return and_(
+        TABLE.c.campaign_id.is_not(None),
+        exists().where(col(Campaign.id) == TABLE.c.campaign_id, col(Campaign.state) == state),
+    )
+
+
+_PAUSED = _campaign_is(CampaignState.PAUSED)
+_CANCELLED = _campaign_is(CampaignState.CANCELLED)
 _MINE = and_(
     among(TABLE.c.id, "ids"),
     TABLE.c.owner == bindparam("worker"),
@@ -401,27 +412,40 @@ _MINE = and_(
 _FIRST_TRIED = func.coalesce(TABLE.c.tried_at, bindparam("now", type_=UtcDateTime))
 _GATE = (
     update(TABLE)
-    .where(_MINE, _ALIVE, _CONSENTED, _WANTED, _IN_WINDOW, _SAFE_AGAIN)
+    .where(
+        _MINE,
+        _ALIVE,
+        _CONSENTED,
+        _WANTED,
+        _IN_WINDOW,
+        _SAFE_AGAIN,
+        not_(_PAUSED),
+        not_(_CANCELLED),
+    )
     .values(state=State.SENDING, tried_at=_FIRST_TRIED)
     .returning(TABLE.c.id, TABLE.c.windowed, TABLE.c.address)
 )
+_UNCERTAIN = or_(not_(_SAFE_AGAIN), and_(_MAY_HAVE_ARRIVED, or_(not_(_ALIVE), _CANCELLED)))
 _TURNED_AWAY = (
     update(TABLE)
     .where(_MINE)
     .values(
         state=case(
-            (not_(_SAFE_AGAIN), State.UNKNOWN),
-            (and_(_MAY_HAVE_ARRIVED, not_(_ALIVE)), State.UNKNOWN),
+            (_UNCERTAIN, State.UNKNOWN),
             (not_(_ALIVE), State.EXPIRED),
+            (_CANCELLED, State.CANCELLED),
             (not_(_CONSENTED), State.SUPPRESSED),
             (not_(_WANTED), State.SUPPRESSED),
+            (_PAUSED, State.HELD),
             else_=State.DEFERRED,
         ),
         reason=case(
-            (or_(not_(_SAFE_AGAIN), and_(_MAY_HAVE_ARRIVED, not_(_ALIVE))), "no_answer"),
+            (_UNCERTAIN, "no_answer"),
             (not_(_ALIVE), "expired"),
+            (_CANCELLED, "cancelled"),
             (not_(_CONSENTED), "consent"),
             (not_(_WANTED), "unsubscribed"),
+            (_PAUSED, ""),
             else_="window",
         ),
     )
@@ -443,6 +467,8 @@ _GATE_BEYOND = (
         _WANTED,
         not_(_IN_WINDOW),
         _SAFE_AGAIN,
+        not_(_PAUSED),
+        not_(_CANCELLED),
     )
     .values(state=State.SENDING, tried_at=_FIRST_TRIED)
     .returning(TABLE.c.id)
@@ -586,26 +612,17 @@ def report(
     return len(moved)
 
 
-_PAUSED = col(Campaign.state) == CampaignState.PAUSED
-_STOPPED = core_select(col(Campaign.id)).where(
-    col(Campaign.state).in_([CampaignState.PAUSED, CampaignState.CANCELLED])
-)
 # A call that was under way when its campaign was paused or cancelled must not be tried again.
 _STOPPED_MEANWHILE = (
     update(TABLE)
     .where(
         TABLE.c.id.in_(bindparam("again", expanding=True)),
         TABLE.c.state.in_([State.QUEUED, State.DEFERRED]),
-        TABLE.c.campaign_id.in_(_STOPPED),
+        or_(_PAUSED, _CANCELLED),
     )
     .values(
         state=case(
-            (
-                TABLE.c.campaign_id.in_(
-                    _STOPPED.where(col(Campaign.state) == CampaignState.PAUSED)
-                ),
-                State.HELD,
-            ),
+            (_PAUSED, State.HELD),
             (_MAY_HAVE_ARRIVED, State.UNKNOWN),
             else_=State.CANCELLED,
         ),
@@ -690,20 +707,33 @@ def beat(connection: Connection, worker: str) -> None:
 _KNOWN_AGAIN = exists().where(LANES.c.key == TABLE.c.lane, LANES.c.known_ms > 0)
 
 
-def sweep(connection: Connection, worker: str, ttl: timedelta, *, alone: bool) -> int:
+def beats(connection: Connection) -> dict[str, int]:
+    """When each worker last said that it lives. To be compared with what was read before, not with
+    a clock, which may be set."""
+    workers: Any = Worker.__table__  # type: ignore[attr-defined]
+    return {row.id: row.beat for row in connection.execute(core_select(workers))}
+
+
+def sweep(
+    connection: Connection,
+    worker: str,
+    ttl: timedelta,
+    *,
+    alone: bool,
+    living: Collection[str] | None = None,
+) -> int:
     """Take back what dead workers held: leased rows wait again, sending rows are `unknown`
     (or wait again where a second copy does no harm, or is none). Returns how many rows moved.
 
     `alone`: no other process can hold this database, so every other owner is dead at once.
+    `living` are those that the caller knows to live; without them their last beat decides.
     """
-    workers: Any = Worker.__table__  # type: ignore[attr-defined]
-    deadline = database_millis(connection) - (0 if alone else ttl / timedelta(milliseconds=1))
-    living = {
-        row.id for row in connection.execute(core_select(workers).where(workers.c.beat > deadline))
-    } | {worker}
     if alone:
-        living = {worker}
-    lost = and_(_IN_FLIGHT, TABLE.c.owner != "", TABLE.c.owner.not_in(living))
+        living = ()
+    elif living is None:
+        deadline = database_millis(connection) - ttl / timedelta(milliseconds=1)
+        living = [one for one, beat in beats(connection).items() if beat > deadline]
+    lost = and_(_IN_FLIGHT, TABLE.c.owner != "", TABLE.c.owner.not_in({worker, *living}))
     moved = connection.execute(
         update(TABLE).where(lost, _in_state(State.LEASED)).values(state=State.QUEUED, owner="")
     ).rowcount
@@ -762,10 +792,13 @@ def _move(
     target: Any,
     reason: str = "",
 ) -> int:
+    of_it = TABLE.c.campaign_id == campaign_id
+    if State.LEASED in origins and connection.dialect.name != "sqlite":
+        # In the gate's order: else it and we could each hold a row that the other waits for.
+        leased = core_select(TABLE.c.id).where(of_it, TABLE.c.state == State.LEASED)
+        connection.execute(leased.order_by(TABLE.c.id).with_for_update())
     return connection.execute(
-        update(TABLE)
-        .where(TABLE.c.campaign_id == campaign_id, TABLE.c.state.in_(origins))
-        .values(state=target, reason=reason)
+        update(TABLE).where(of_it, TABLE.c.state.in_(origins)).values(state=target, reason=reason)
     ).rowcount
 
 

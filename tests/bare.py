@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
+
+from sqlalchemy import func, select
 
 from bot.catalog import Catalog
 from bot.clock import BEIJING, MovableClock
@@ -57,6 +59,11 @@ class Bare:
 
     def rows(self, count: int, **values: Any) -> list[int]:
         """Queue so many messages to as many strangers; returns the ids of all rows."""
+        self.queue(range(count), **values)
+        return [row.id for row in self.all()]
+
+    def queue(self, strangers: Iterable[int], **values: Any) -> None:
+        """Queue a message to each of these strangers."""
         row = {
             "occasion": "test",
             "purpose": "answer",
@@ -70,10 +77,9 @@ class Bare:
                 connection,
                 [
                     new_row(**row | {"recipient": f"x{n}", "address": f"memory:t:u{n}"} | values)
-                    for n in range(count)
+                    for n in strangers
                 ],
             )
-        return [row.id for row in self.all()]
 
     def people(
         self,
@@ -107,10 +113,10 @@ class Bare:
 
     def states(self) -> dict[str, int]:
         """How many rows are in which state."""
-        found: dict[str, int] = {}
-        for row in self.all():
-            found[row.state] = found.get(row.state, 0) + 1
-        return found
+        state = mailbox.TABLE.c.state
+        with self.database.engine.connect() as connection:
+            found = connection.execute(select(state, func.count()).group_by(state))
+            return {str(name): count for name, count in found}
 
     def close(self) -> None:
         self.database.close()
