@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 
 import structlog
-from sqlmodel import Session
+from sqlmodel import Session, col
 
 from bot.commands import Tick
 from bot.context import Services
@@ -41,6 +41,8 @@ def beat(services: Services) -> int:
 
 def fire(session: Session, schedule: str, occasion: str, now: datetime, note: str = "") -> bool:
     """Claim an occasion of a schedule; False if it was claimed before, by anybody."""
+    # Asked for by RETURNING: of an INSERT's rows PostgreSQL's driver keeps no count.
     statement = mailbox.on_conflict_nothing(session.connection(), Firing.__table__)  # type: ignore[attr-defined]
+    claim = statement.returning(col(Firing.occasion))
     row = {"schedule": schedule, "occasion": occasion, "at": now, "note": note}
-    return bool(session.connection().execute(statement, row).rowcount)
+    return session.connection().execute(claim, row).first() is not None
