@@ -127,7 +127,7 @@ class Delivery:
         self._ready: list[Ready] = []
         self._chains: dict[str, asyncio.Task[None]] = {}
         self._lived = 0.0  # when we last said that we live, by the loop's clock
-        self._fair_from = 0.0
+        self._seen: dict[str, tuple[int, float]] = {}  # each worker's beat, and since when we know
         self._retired = False
 
     def wake(self) -> None:
@@ -228,21 +228,30 @@ class Delivery:
     async def _live(self, now: float) -> None:
         """Say that we live. Who could not say so for long must not judge others by their silence:
         the database may have been away from them too."""
-        if self._lived and now - self._lived > self._ttl.total_seconds() / 2:
-            self._fair_from = now + self._ttl.total_seconds()
+        if now - self._lived > self._ttl.total_seconds() / 2:
+            self._seen.clear()
         if self._claiming is not None:
             await asyncio.wait([self._claiming])
         known = [ready.row.id for ready in self._ready]
-        await self._in_claims(self._beat, known, now >= self._fair_from)
+        await self._in_claims(self._beat, known, now)
         self._lived = now
 
-    def _beat(self, known: Sequence[int], fair: bool) -> None:
+    def _beat(self, known: Sequence[int], now: float) -> None:
         with self._database.transaction() as connection:
             mailbox.beat(connection, self.worker)
             mailbox.release_unknown(connection, self.worker, known)
-            if fair:
-                mailbox.sweep(connection, self.worker, self._ttl, alone=False)
+            living = self._living(mailbox.beats(connection), now)
+            mailbox.sweep(connection, self.worker, self._ttl, alone=False, living=living)
             mailbox.expire_overdue(connection, self.services.clock.now())
+
+    def _living(self, beats: Mapping[str, int], now: float) -> list[str]:
+        """Those whose beat has changed of late, by our own clock that never jumps."""
+        self._seen = {
+            worker: known if (known := self._seen.get(worker)) and known[0] == beat else (beat, now)
+            for worker, beat in beats.items()
+        }
+        patience = self._ttl.total_seconds()
+        return [worker for worker, (_beat, since) in self._seen.items() if now - since < patience]
 
     # - claiming and rendering -
 

@@ -31,6 +31,7 @@ def run_one(services: Services, worker: str) -> bool:
                 or_(
                     col(Job.leased_until).is_(None),
                     col(Job.leased_until) < now,
+                    col(Job.leased_until) > now + 2 * LEASE,  # by a clock that was set back since
                     col(Job.owner) == worker,
                 ),
             )

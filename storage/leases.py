@@ -17,16 +17,24 @@ class Lease(SQLModel, table=True):
 
 
 def take(connection: Connection, name: str, holder: str, ttl: timedelta) -> bool:
-    """Take a lease or keep it; False while somebody else holds it."""
+    """Take a lease or keep it; False while somebody else holds it.
+
+    One that lasts twice as long as any could was reckoned by a clock that has been set back since.
+    """
     now = database_millis(connection)
-    until = now + round(ttl.total_seconds() * 1000)
+    span = round(ttl.total_seconds() * 1000)
+    until = now + span
     table = Lease.__table__  # type: ignore[attr-defined]  # SQLModel sets it
     statement = on_conflict_base(connection, table).values(name=name, holder=holder, until=until)
     taken = connection.execute(
         statement.on_conflict_do_update(
             index_elements=[col(Lease.name)],
             set_={"holder": holder, "until": until},
-            where=or_(col(Lease.holder) == holder, col(Lease.until) <= now),
+            where=or_(
+                col(Lease.holder) == holder,
+                col(Lease.until) <= now,
+                col(Lease.until) > until + span,
+            ),
         ).returning(col(Lease.name))
     ).first()
     return taken is not None

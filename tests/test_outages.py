@@ -263,7 +263,7 @@ async def test_a_worker_frozen_past_its_lease_doubles_nothing_and_leaves_no_doub
     postgres_url: str,
 ) -> None:
     """Its loop stands still, as under SIGSTOP, while another takes over."""
-    ttl = timedelta(seconds=0.5)
+    ttl = timedelta(seconds=1.5)
     bare = Bare(postgres_url)
     bare.lane()
     bare.rows(120)
