@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from sqlalchemy import update
 from sqlmodel import SQLModel, col, select
 
+from bot.commands import Retention
+from bot.jobs import run_one
+from schedules.retention import BATCH, KEYS, NIGHT
 from storage import audit
 from storage.audit import AuditEntry, AuditSeal
 from storage.dialogs import Draft
 from storage.jobs import Job
-from storage.mailbox import Inbox
+from storage.mailbox import INBOX, Inbox
 from storage.people import OneTimeCode
-from tests.world import World
+from tests.world import World, whole_catalog
 
 
 def rows(world: World, table: type[SQLModel]) -> int:
@@ -91,3 +96,30 @@ def test_an_altered_entry_is_told_to_those_on_duty(world: World) -> None:
     world.at("2026-03-13 09:00")
     told = [words for words in world.received("管理") if "审计记录" in words]
     assert told == ["审计记录的第1号封签对不上，可能有人改动过数据库。请立即核查。"]
+
+
+def test_much_is_forgotten_in_batches_and_what_somebody_waits_for_goes_first(world: World) -> None:
+    now, person = world.clock.now(), world.person("张三")
+    with world.database.transaction() as connection:
+        old = [{"key": f"k{n}", "received_at": now - timedelta(days=40)} for n in range(BATCH + 1)]
+        connection.execute(INBOX.insert(), old)
+    with world.database.session() as session:
+        session.add(Job(kind=NIGHT.kind, created_at=now, cursor=f'{{"done": {number(KEYS)}}}'))
+        session.add(Job(kind="whatever", person_id=person, created_at=now))
+    services = world.app.services
+    assert run_one(services, "w")
+    assert [job.state for job in jobs(world)] == ["waiting", "failed"]
+    left = []
+    for _ in range(2):
+        assert run_one(services, "w")
+        left.append(rows(world, Inbox) - 1)
+    assert left == [1, 0]
+
+
+def number(rule: Retention) -> int:
+    return whole_catalog().of(Retention).index(rule)
+
+
+def jobs(world: World) -> list[Job]:
+    with world.database.reading() as session:
+        return list(session.exec(select(Job).order_by(col(Job.id))))
