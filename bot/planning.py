@@ -36,7 +36,7 @@ from bot.context import ChannelFacts, Services, may_carry
 from bot.ladder import LEAVING, WAITING, Asked, Rung, Way
 from storage import mailbox
 from storage.campaigns import Campaign
-from storage.driver import execute, on_conflict_base
+from storage.driver import execute, on_conflict_base, plan_at_once
 from storage.mailbox import TABLE
 from storage.people import (
     ALL_TOPICS,
@@ -165,26 +165,47 @@ def _first(ways: Sequence[Way], who: Any, asked: Asked) -> Any:
     return case(*steps, else_=None) if steps else literal(None, Integer)
 
 
-def _best(services: Services, person_id: Any, asked: Asked) -> Any:
-    """The id of the address that somebody chose, or else of the one that reaches them best; of two
-    that are as good the one last used.
-
-    Asked person by person, so that the cost is that of the segment and not of everybody.
-    """
+def _addresses(services: Services, people: Select[Any], asked: Asked) -> Any:
+    """Each person of the segment once, with what they agreed to and the best of their addresses:
+    the one that they chose, or else that reaches them best, of equals the one last used."""
+    (person_id,) = people.subquery("meant").c
+    wanted = select(person_id.label("person_id")).distinct().subquery("wanted")
     who = _CONTACT.alias("who")
-    return (
-        select(who.c.id)
-        .where(who.c.person_id == person_id, who.c.reachable, _allowed(services, who, asked))
-        .order_by(
-            who.c.preferred_at.is_(None),
-            _rung(services, who, asked),
-            who.c.last_seen_at.desc(),
-            who.c.id.desc(),
-        )
-        .limit(1)
-        .correlate(person_id.table)
-        .scalar_subquery()
+    mine = and_(
+        who.c.person_id == wanted.c.person_id, who.c.reachable, _allowed(services, who, asked)
     )
+    consent = and_(
+        col(ConsentNow.person_id) == wanted.c.person_id,
+        col(ConsentNow.scope) == (asked.purpose.scope or ""),
+    )
+    known = (
+        select(
+            wanted.c.person_id,
+            col(Person.timezone).label("timezone"),
+            col(Person.silent_since).label("silent_since"),
+            col(ConsentNow.live).label("live"),
+            who.c.id,
+            who.c.address,
+            who.c.channel,
+            who.c.preferred_at,
+            who.c.last_seen_at,
+            _rung(services, who, asked).label("rung"),
+        )
+        .select_from(wanted)
+        .join(Person, col(Person.id) == wanted.c.person_id)
+        .outerjoin(ConsentNow, consent)
+        .outerjoin(who, mine)
+        .subquery("known")
+    )
+    best_first = (
+        known.c.preferred_at.is_(None),
+        known.c.rung,
+        known.c.last_seen_at.desc(),
+        known.c.id.desc(),
+    )
+    place = func.row_number().over(partition_by=known.c.person_id, order_by=best_first)
+    ranked = select(known, place.label("place")).subquery("ranked")
+    return select(ranked).where(ranked.c.place == 1).subquery("best")
 
 
 def _by_staff(services: Services, wanted: Any, asked: Asked) -> Any:
@@ -221,43 +242,29 @@ def _verdicts(services: Services, people: Select[Any], asked: Asked) -> Any:
 
     `reason` is NULL where nothing does; who is too often written to still has a rung.
     """
-    (person_id,) = people.subquery("meant").c
-    wanted = select(person_id.label("person_id")).distinct().subquery("wanted")
-    best, purpose = _CONTACT.alias("best"), asked.purpose
+    best, purpose = _addresses(services, people, asked), asked.purpose
     stopped = exists().where(
-        col(Unsubscription.person_id) == wanted.c.person_id,
+        col(Unsubscription.person_id) == best.c.person_id,
         col(Unsubscription.topic).in_([purpose.topic or ALL_TOPICS, ALL_TOPICS]),
     )
-    by_staff = _by_staff(services, wanted, asked)
-    rung = case((best.c.id.is_not(None), _rung(services, best, asked)), else_=by_staff)
-    live = col(ConsentNow.live)
-    needed, wished = purpose.scope is not None, purpose.topic is not None
+    by_staff = _by_staff(services, best, asked)
+    consented = [(best.c.live.is_(None), "consent"), (best.c.live.is_(False), "withdrawn")]
     ways_out = [
-        *([(live.is_(None), "consent"), (live.is_(False), "withdrawn")] if needed else []),
-        *([(stopped, "unsubscribed")] if wished else []),
-        (col(Person.silent_since).is_not(None), "silent"),
-        (and_(best.c.id.is_(None), by_staff.is_(None)), _no_way(services, wanted)),
-        *([(_too_often(wanted, asked), OFTEN)] if asked.limits else []),
+        *(consented if purpose.scope is not None else []),
+        *([(stopped, "unsubscribed")] if purpose.topic is not None else []),
+        (best.c.silent_since.is_not(None), "silent"),
+        (and_(best.c.id.is_(None), by_staff.is_(None)), _no_way(services, best)),
+        *([(_too_often(best, asked), OFTEN)] if asked.limits else []),
     ]
     return (
         select(
-            wanted.c.person_id,
+            best.c.person_id,
             best.c.address,
             best.c.channel,
-            col(Person.timezone).label("timezone"),
-            rung.label("rung"),
+            best.c.timezone,
+            case((best.c.id.is_not(None), best.c.rung), else_=by_staff).label("rung"),
             case(*ways_out, else_=literal(None, String)).label("reason"),
         )
-        .select_from(wanted)
-        .join(Person, col(Person.id) == wanted.c.person_id)
-        .outerjoin(
-            ConsentNow,
-            and_(
-                col(ConsentNow.person_id) == wanted.c.person_id,
-                col(ConsentNow.scope) == (purpose.scope or ""),
-            ),
-        )
-        .outerjoin(best, best.c.id == _best(services, wanted.c.person_id, asked))
         .cte("verdicts")
         .prefix_with("MATERIALIZED")  # or a database asks everything again for each mention
     )
@@ -265,6 +272,7 @@ def _verdicts(services: Services, people: Select[Any], asked: Asked) -> Any:
 
 def plan(services: Services, session: Session, people: Select[Any], asked: Asked) -> Plan:
     """Count a segment by rung and by reason. `people` selects person ids; doubles count once."""
+    plan_at_once(session.connection())
     verdicts = _verdicts(services, people, asked)
     columns = (verdicts.c.reason, verdicts.c.rung, verdicts.c.channel)
     reached: list[Reach] = []
@@ -373,6 +381,7 @@ def freeze_some(
     if some is None:
         return None
     part, last = some
+    plan_at_once(session.connection())
     verdicts = _verdicts(services, part, asked)
     zones = _times(services, session, part, asked, moment)
     source = _rows(services, verdicts, campaign, asked, zones)
