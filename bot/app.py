@@ -141,6 +141,7 @@ class App:
                 seconds=heart.SECONDS,
                 coalesce=True,
                 max_instances=1,
+                misfire_grace_time=None,  # a beat that comes late is still a beat
             )
             scheduler.start()
             tasks.append(asyncio.create_task(asyncio.to_thread(self.beat), name="first-beat"))
