@@ -36,7 +36,7 @@ def execute(connection: Connection, statement: str, arguments: Any) -> Any:
     return cursor
 
 
-def _tell(connection: Connection, cursor: Any, statement: str, error: Exception) -> Never:
+def _tell(connection: Connection, cursor: Any, statement: str, error: Any) -> Never:
     """Raise the driver's error as SQLAlchemy's, and let a connection go that was lost."""
     dialect = connection.dialect
     driver: Any = connection.connection.dbapi_connection
@@ -64,6 +64,13 @@ def on_conflict_base(connection: Connection, table: Any) -> Any:
 def on_conflict_nothing(connection: Connection, table: Any) -> Any:
     """An INSERT that leaves a row alone which is there already."""
     return on_conflict_base(connection, table).on_conflict_do_nothing()
+
+
+def plan_at_once(connection: Connection) -> None:
+    """In this transaction run each statement as it is: compiling a long one costs PostgreSQL more
+    than running it, however many rows it expects."""
+    if connection.dialect.name != "sqlite":
+        connection.execute(text("SET LOCAL jit = off"))
 
 
 def database_millis(connection: Connection) -> int:
