@@ -7,7 +7,18 @@ A number after a name sets its size: `fuzz 60` for a minute of it, `soak 200` fo
 import importlib
 import sys
 
-NAMES = ("inbound", "delivery", "kills", "plan", "limits", "lanes", "pause", "growth", "soak", "fuzz")
+NAMES = (
+    "inbound",
+    "delivery",
+    "kills",
+    "plan",
+    "limits",
+    "lanes",
+    "pause",
+    "growth",
+    "soak",
+    "fuzz",
+)
 SIZED = ("growth", "soak", "fuzz")
 
 

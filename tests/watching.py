@@ -10,7 +10,7 @@ _LEGAL = ", ".join(
 _ILLEGAL = f"OLD.state <> NEW.state AND OLD.state || '>' || NEW.state NOT IN ({_LEGAL})"
 
 ON_SQLITE = (
-    f"CREATE TRIGGER outbox_moves BEFORE UPDATE OF state ON outbox WHEN {_ILLEGAL} "
+    f"CREATE TRIGGER IF NOT EXISTS outbox_moves BEFORE UPDATE OF state ON outbox WHEN {_ILLEGAL} "
     "BEGIN SELECT RAISE(ABORT, 'no such transition'); END"
 )
 ON_POSTGRESQL = (
