@@ -11,6 +11,7 @@ NAMES = (
     "inbound",
     "delivery",
     "kills",
+    "outages",
     "plan",
     "limits",
     "lanes",

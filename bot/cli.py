@@ -141,8 +141,6 @@ def serve(
         raise ConfigError("；".join(missing))
     roles = ("web", "worker") if role is Role.ALL else (role.value,)
     with alone_on(settings):
-        if role is not Role.ALL and sqlite_file(settings) is not None:
-            raise ConfigError("SQLite 上只有一个进程，请去掉 --role；要分开，请改用 PostgreSQL。")
         _serve(context, settings, channels, roles, (host, port))
 
 
