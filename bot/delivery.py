@@ -193,8 +193,8 @@ class Delivery:
         self._awake.clear()
 
     def _nap(self) -> float:
-        if not self._ready:
-            return POLL
+        if not self._ready or not self._room():
+            return POLL  # a call that ends wakes us
         return min(POLL, max(0.001, min(map(self._ripens, self._ready)) - monotonic()))
 
     def _ripens(self, ready: Ready) -> float:
@@ -333,7 +333,8 @@ class Delivery:
             return 0
         for ready in ripe:
             if ready.row.id in leave.passed:
-                self._launch(replace(ready, in_turn=ready.row.id in leave.in_turn))
+                in_turn = ready.row.id in leave.in_turn
+                self._launch(replace(ready, in_turn=True) if in_turn else ready)
             elif ready.row.id in leave.noticed:
                 self._launch(replace(ready, noticed=True))
         return len(ripe) + len(sleepers)
@@ -363,16 +364,19 @@ class Delivery:
         Those whose slot will have gone by are given back, and so are those of a broken channel.
         """
         free = self._slots - len(self._calls)
-        if not self._ready or (self._calls and free < self._handful):
+        if not self._ready or not self._room():
             return []
         ripe: list[Ready] = []
         kept: list[Ready] = []
         through = now + min(MOST_LEAD, self._gating_takes.seconds)
-        for ready in self._ready:
+        for looked, ready in enumerate(self._ready):
+            if len(ripe) == free:
+                kept += self._ready[looked:]
+                break
             if ready.late(through) or self._is_off(ready.row):
                 self._returned.append(ready.row.id)
                 self.counters.late += ready.row.gap_ms > 0
-            elif len(ripe) < free and self._ripens(ready) <= now:
+            elif self._ripens(ready) <= now:
                 ripe.append(ready)
             else:
                 kept.append(ready)
@@ -445,8 +449,12 @@ class Delivery:
         self._calls.discard(task)
         if self._chains.get(address) is task:
             del self._chains[address]
-        if self._slots - len(self._calls) >= self._handful or not self._calls:
+        if self._room():
             self._awake.set()
+
+    def _room(self) -> bool:
+        """Have enough calls ended for others to be worth a transaction?"""
+        return not self._calls or self._slots - len(self._calls) >= self._handful
 
     async def _call(self, ready: Ready, before: asyncio.Task[None] | None) -> None:
         if before is not None:

@@ -165,7 +165,10 @@ def _shaped(reply: Reply, facts: ChannelFacts, public_url: str) -> Iterator[Part
         if part.file is not None and last and not facts.captions:
             yield Part(last)
             last = ""
-        yield replace(part, text=last, choices=choices, link=link)
+        if (last, choices, link) == (part.text, part.choices, part.link):
+            yield part
+        else:
+            yield replace(part, text=last, choices=choices, link=link)
 
 
 def merged(parts: Sequence[Part], facts: ChannelFacts) -> tuple[Part, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from zoneinfo import ZoneInfo
 
@@ -77,7 +77,7 @@ class Wording:
         )
         zones = self._quiet_zones(rows)
         return [
-            replace(self._shaped(row, replies[row.id]), zone=zones.get(row.id))
+            self._shaped(row, replies[row.id], zones.get(row.id))
             for row in rows
             if row.id in replies
         ]
@@ -137,9 +137,9 @@ class Wording:
         alone = [self._render_campaign(campaign_id, [row]) for row in rows]
         return {person: reply for found in alone for person, reply in found.items()}
 
-    def _shaped(self, row: Claimed, reply: Reply) -> Ready:
+    def _shaped(self, row: Claimed, reply: Reply, zone: ZoneInfo | None) -> Ready:
         facts = self._services.channels[row.lane.partition(":")[0]]
         parts = shape(reply, facts, self._services.settings.public_url)
         if facts.windowed:
             parts = merged(parts, facts)  # its platform counts bubbles
-        return Ready(row, parts, content_hash(reply.text), row.due)
+        return Ready(row, parts, content_hash(reply.text), row.due, zone)
