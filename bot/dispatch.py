@@ -32,6 +32,7 @@ from bot.context import ChannelFacts, Context, Sender, Services, group_row, new_
 from bot.errors import UserError
 from bot.forms import UNDER, Ask, Dialog, DraftState, Form, Step
 from bot.messages import (
+    AS_JSON,
     SILENCE,
     Address,
     Happening,
@@ -612,6 +613,9 @@ class Dispatcher:
 
     def _recalled(self, context: Context) -> Reply:
         """What somebody takes back is no answer any more: its question is asked again."""
+        answered = self._heard(context)
+        if answered:
+            return answered
         name = context.open_form
         sender, number = context.inbound.sender, context.inbound.argument
         key = f"{sender.channel}:{sender.account}:{number}"
@@ -895,16 +899,14 @@ def _where(error: BaseException) -> str:
 
 def dump_draft(state: DraftState) -> str:
     """A draft as JSON."""
-    return json.dumps(
+    return AS_JSON(
         {
             "a": state.answers,
             "f": state.facts,
             "q": state.asked,
             "p": state.pending,
             "v": state.version,
-        },
-        ensure_ascii=False,
-        separators=(",", ":"),
+        }
     )
 
 

@@ -11,7 +11,7 @@ from sqlmodel import Session, select
 
 from bot.commands import Retention, command
 from bot.context import Context, Services
-from bot.messages import SILENCE, Kind, Reply, say
+from bot.messages import SILENCE, Happening, Kind, Reply, say
 from handlers.place import here
 from handlers.purposes import PROFILE
 from handlers.roles import Role
@@ -65,6 +65,8 @@ def heard(context: Context) -> Reply:
     A reply to the letter's own bubble is one even while a form is open.
     """
     inbound = context.inbound
+    if inbound.kind is Kind.EVENT and inbound.text == Happening.RECALLED:
+        return _taken_back(context)
     if inbound.kind is not Kind.TEXT or not context.person_id:
         return SILENCE
     words = inbound.text.strip()
@@ -79,6 +81,14 @@ def heard(context: Context) -> Reply:
     if not letter or not _says_something(words) or not _may_be_kept(context):
         return SILENCE
     return _keep(context, letter, words)
+
+
+def _taken_back(context: Context) -> Reply:
+    sender, number = context.inbound.sender, context.inbound.argument
+    key = f"{sender.channel}:{sender.account}:{number}"
+    if letter_replies.take_back(context.session, context.person_id, key):
+        return say("您撤回的那条回信已删去。")
+    return SILENCE
 
 
 def _says_something(words: str) -> bool:
@@ -106,6 +116,7 @@ def _keep(context: Context, letter: int, words: str) -> Reply:
         LetterReply(
             campaign_id=letter,
             person_id=context.person_id,
+            key=context.inbound.key,
             kind=kind,
             text=words,
             at=context.now,

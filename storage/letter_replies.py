@@ -29,6 +29,7 @@ class LetterReply(SQLModel, table=True):
     """One answer of one member to one campaign; `answer` is what a coordinator wrote back.
 
     A courtesy (收到, 新年好) is born read: only what wants a person's eyes counts as unread.
+    `key` is the message's in the inbox, for who takes it back.
     """
 
     __tablename__ = "letter_reply"
@@ -37,6 +38,7 @@ class LetterReply(SQLModel, table=True):
     id: int | None = Field(default=None, primary_key=True)
     campaign_id: int = Field(foreign_key="campaign.id", index=True)
     person_id: int = Field(foreign_key="person.id", index=True)
+    key: str = Field(sa_column_kwargs=personal(PASSED_ON, "回信所在的消息"))
     kind: str
     text: str = Field(sa_type=EncryptedText, sa_column_kwargs=personal(PASSED_ON, "您的回信"))
     at: datetime = Field(sa_type=UtcDateTime, index=True)
@@ -92,6 +94,12 @@ def latest(session: Session, campaign_id: int, person_id: int) -> tuple[int, dat
         )
     ).one()
     return int(count), at
+
+
+def take_back(session: Session, person_id: int, key: str) -> bool:
+    """Delete the answer that somebody took back; False if there is none."""
+    mine = delete(_REPLIES).where(_REPLIES.c.person_id == person_id, _REPLIES.c.key == key)
+    return bool(session.execute(mine).rowcount)  # type: ignore[attr-defined]  # a delete has one
 
 
 # - the box -

@@ -117,7 +117,13 @@ def _answers_to_a_letter(session: Session, person_id: int, now: Any) -> list[SQL
     )  # fmt: skip
     session.add(letter)
     session.flush()
-    kept = {"campaign_id": letter.id or 0, "person_id": person_id, "kind": "words", "at": now}
+    kept = {
+        "campaign_id": letter.id or 0,
+        "person_id": person_id,
+        "key": "k",
+        "kind": "words",
+        "at": now,
+    }
     return [LetterReply(**kept, text=NOTE, answer=LETTER)]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sqlmodel import select
 
-from bot.messages import Kind
+from bot.messages import Happening, Kind
 from handlers.letter_replies import meant
 from storage.audit import VIEWED, AuditEntry
 from storage.letter_replies import LetterReply, ReplyKind
@@ -170,6 +170,14 @@ def test_only_coordinators_see_the_box(read: World) -> None:
     assert "由统筹员使用" in read.says(who(1), "回信箱")
     assert "由统筹员使用" in read.says(who(1), "回信 已读 B-0001")
     assert "母亲" not in read.says(who(1), "回信")
+
+
+def test_an_answer_that_is_taken_back_is_gone(read: World) -> None:
+    said = read.inbound(READER, "我母亲也看了信")
+    read.hears(said)
+    recalled = read.inbound(READER, Happening.RECALLED, kind=Kind.EVENT, argument=said.id)
+    assert read.hears(recalled) == "您撤回的那条回信已删去。"
+    assert kept(read) == []
 
 
 def test_nobody_fills_the_box_alone(read: World) -> None:
