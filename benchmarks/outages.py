@@ -55,8 +55,10 @@ SLOTS = 32  # calls at once in each worker: slow enough for every trouble to com
 AWAY = 8.0  # seconds without a database
 PROMISE = 2.0  # seconds from the database's return to the next message
 FROZEN = WORKER_TTL.total_seconds() + 4
+THAW = 20.0  # seconds in which a worker that goes on must have said all it knows
 LIMIT = 120.0  # seconds any part may take
 MEMBERS = 20
+SPEAKERS, SENTENCES = 100, 20
 ROW_CUTS = 60  # in each direction; every one costs the loop's quarter of a second
 DURABLE = "-c fsync=on -c synchronous_commit=on"
 
@@ -154,8 +156,9 @@ async def frozen(server: Server) -> Outcome:
         await asyncio.sleep(FROZEN)
         doubted = post.states()[State.UNKNOWN]
         os.kill(post.workers[0], signal.SIGCONT)
-        await post.ends()
-        await asyncio.sleep(1.0)  # its last word may still be on the way
+        with suppress(TimeoutError):
+            async with asyncio.timeout(THAW):
+                await _until(lambda: set(post.states()) == {State.SENT}, look=0.1)
         note(f"  冻住 {FROZEN:.0f} 秒，其间 {doubted} 行未知")
         return post.outcome("frozen", 0.0)
 
@@ -374,6 +377,48 @@ async def cut_rows(server: Server, door: Door) -> Outcome:
     )
 
 
+@command("数", help="数到几了")
+def numbered(context: Context, _argument: str) -> Reply:
+    """Each person counts for themselves: what is done out of turn shows."""
+    return say(str(next_number(context.session, f"p{context.person_id}")))
+
+
+async def together(server: Server) -> Outcome:
+    """People who speak to two replicas by turns, all at once."""
+    url, facts = server.url(server.create()), ChannelFacts("memory", inline=1)
+    pair: list[App] = []
+    for _each in range(2):
+        services = services_for(
+            demo_settings(database_url=url),
+            {"memory": facts},
+            keys=KEYS,
+            clock=SystemClock(),
+            catalog=catalog(numbered),
+        )
+        pair.append(App(services, {"memory": MemoryChannel(facts)}, alone=False))
+    lay_tables(pair[0].services.database)
+
+    async def talks(person: int) -> int:
+        wrong = 0
+        for sentence in range(SENTENCES):
+            address = Address("memory", "t", f"p{person}")
+            message = Inbound(f"{person}-{sentence}", address, "数", SystemClock().now())
+            parts = await pair[(person + sentence) % 2].receive(message, 30)
+            wrong += [part.text for part in parts] != [str(sentence + 1)]
+        return wrong
+
+    async with pair[0].running(("web",)), pair[1].running(("web",)):
+        began = time.monotonic()
+        wrong = await asyncio.gather(*map(talks, range(SPEAKERS)))
+        seconds = time.monotonic() - began
+    said, commits = SPEAKERS * SENTENCES, sum(app.services.database.commits for app in pair)
+    for app in pair:
+        app.close()
+    note(f"  两个副本轮流听 {SPEAKERS} 人说话：{said / seconds:.0f} 条/秒")
+    Figure("outages", "commits_per_message", commits / said, "次/条").tell()
+    return Outcome("together", sum(wrong), 0, 0, 0.0)
+
+
 async def trials() -> list[Outcome]:
     """One trouble after another, each on a database of its own."""
     found: list[Outcome] = []
@@ -390,6 +435,7 @@ async def trials() -> list[Outcome]:
         for name, interrupt in (("restart", _restart), ("crash", _crash), ("away", _leave)):
             tell(await interrupted(server, name, interrupt))
         tell(await spoken(server))
+        tell(await together(server))
         with Door(server.socket_folder) as door:
             tell(await asyncio.to_thread(cut_messages, server, door))
         with Door(server.socket_folder) as door:
