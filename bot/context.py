@@ -32,11 +32,13 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Covers:
     """A channel can send one text to many at once: each person gets at most `a_month` of them in a
-    calendar month of the county, and one call takes from `least` to `most` people."""
+    calendar month of the county, one call takes from `least` to `most` people, and the account has
+    `a_day` calls."""
 
     a_month: int
     least: int
     most: int
+    a_day: int = 100
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class ChannelFacts:
     `groups`: those of the staff that the settings name, with what people call them.
     `gives_up`: a message that we do not take is told a few times within seconds, then never again.
     `ways`: how people are reached beyond the reply window, the best first (see `bot.ladder`).
+    `a_day`: how many messages the account may send in a day, 0 for no limit.
     """
 
     name: str
@@ -84,6 +87,7 @@ class ChannelFacts:
     groups: Mapping[Address, str] = field(default_factory=dict)
     gives_up: bool = False
     ways: tuple[Way, ...] = ()
+    a_day: int = 0
 
     @property
     def ladder(self) -> tuple[Way, ...]:

@@ -35,12 +35,12 @@ class Rung(IntEnum):
 
 RUNG_WORDS: Mapping[Rung, str] = {
     Rung.OPEN: "随时可发",
-    Rung.WINDOW: "在回复时限内，直接发",
+    Rung.WINDOW: "在回复时限内直接发",
     Rung.LASTING: "凭长期订阅通知",
     Rung.ONCE: "凭一次性订阅通知",
     Rung.COVER: "等群发封面",
     Rung.WORD: "只能等其来信",
-    Rung.STAFF: "只在客户群里，由员工点发",
+    Rung.STAFF: "只能由员工在客户群里转告",
 }
 
 LEAVING = (Rung.OPEN, Rung.WINDOW, Rung.LASTING, Rung.ONCE)

@@ -484,6 +484,20 @@ def _rows(
     return select(*columns).where(or_(_gets_it(verdicts), often))
 
 
+def frozen_people(
+    session: Session, campaign: Campaign, after: int = 0, last: int | None = None
+) -> Sequence[int]:
+    """Whom a campaign's list names, of those whose number is above `after` and up to `last`."""
+    query = select(TABLE.c.person_id).where(
+        TABLE.c.campaign_id == campaign.id,
+        TABLE.c.state == State.HELD,
+        TABLE.c.person_id > after,
+    )
+    if last is not None:
+        query = query.where(TABLE.c.person_id <= last)
+    return session.execute(query.order_by(TABLE.c.person_id)).scalars().all()
+
+
 _HELD_BACK = and_(TABLE.c.state == State.SUPPRESSED, TABLE.c.reason == OFTEN)
 
 

@@ -18,16 +18,14 @@ from bot.planning import Moment
 from handlers import campaigns
 from handlers.campaigns import (
     STAYS_GOOD,
-    asked_of,
-    counted,
     indented,
     names_higher_office,
-    plan_of,
     read_text,
 )
 from handlers.composition import Text, readers
 from handlers.invitations import invitation_to, open_events
 from handlers.place import Place, here
+from handlers.plans import asked_of, excused, plan_of, plan_words
 from handlers.purposes import NEWS, POLICY
 from handlers.roles import Role
 from handlers.segments import Segment, Vocabulary, people_of, short_label, understand
@@ -172,7 +170,7 @@ class Broadcast(Form, name="broadcast", label="群发"):
     @classmethod
     def claims(cls, text: str) -> bool:
         """「名单 10」 and 「预览」 are this form's while it is open."""
-        return re.fullmatch(r"名单\s*\d*|预览|提交|立即", text) is not None
+        return re.fullmatch(r"名单\s*\d*|预览|提交|立即|照发.*", text) is not None
 
     @classmethod
     def stop(cls, asking: Asking) -> Reply | None:
@@ -195,6 +193,9 @@ class Broadcast(Form, name="broadcast", label="群发"):
             campaign = self._unsaved(context, self._moment(context))
             shown = campaigns.preview(context, campaign, 3)
             return shown + self._again(context)
+        excuse = re.match(r"照发(?:\s|[:：，,])*(.*)", word, re.DOTALL)
+        if excuse:
+            return self._let_leave(context, excuse[1].strip())
         if "at" in self.began_with and explicit(word) is Explicit.SUBMIT:
             return self._hand_in(context)
         if "at" in self.began_with and is_soft_yes(word):
@@ -224,7 +225,8 @@ class Broadcast(Form, name="broadcast", label="群发"):
         campaign = self._unsaved(context, self._moment(context))
         plan = plan_of(context.services, context.session, campaign, context.now)
         echo = Segment.load(self.segment).echo(here(context))
-        text = f"理解为 {echo} 。\n{counted(context.services, plan)}"
+        words = plan_words(context.services, context.session, campaign, plan, context.now)
+        text = f"理解为 {echo} 。\n{words}"
         facts = {"counted": self.segment, "eyes": self._eyes(context, campaign, plan.frozen)}
         return self._again(context, before=text, **facts)
 
@@ -243,7 +245,7 @@ class Broadcast(Form, name="broadcast", label="群发"):
             context.services,
             context.session,
             people_of(campaign, context.now),
-            asked_of(context.services, campaign, context.now),
+            asked_of(context.services, context.session, campaign, context.now),
             min(count, LIST_MOST),
         )
         labels = {c.key: short_label(c.label) for c in here(context).profiles.categories}
@@ -253,6 +255,17 @@ class Broadcast(Form, name="broadcast", label="群发"):
         ]
         context.audit("segment.list", f"segment:{self.segment}", f"群发名单样本{len(lines)}人")
         return self._again(context, before="\n".join(lines) or "没有能收到的人。")
+
+    def _let_leave(self, context: Context, reason: str) -> Reply:
+        """It leaves however often its readers were written to, for a reason the approvers see."""
+        if not reason:
+            return self._again(context, before="请写明事由，如「照发 汛情紧急」，审批人会看到。")
+        context.audit("campaign.excuse", f"segment:{self.segment}", reason)
+        form = Broadcast.reopened(
+            {**self.began_with, "excuse": reason},
+            {n: v for n, v in self.model_dump().items() if v is not None and n != "word"},
+        )
+        return form.count(context)
 
     def _schedule(self, context: Context, word: str) -> Reply:
         moment = parse_when(word, context.now)
@@ -291,7 +304,9 @@ class Broadcast(Form, name="broadcast", label="群发"):
     def _unsaved(self, context: Context, moment: Moment | None) -> Campaign:
         place = here(context)
         text = self._text(context, place)
-        return campaigns.unsaved(text, Segment.load(self.segment), place, moment, context.now)
+        segment = Segment.load(self.segment)
+        campaign = campaigns.unsaved(text, segment, place, moment, context.now)
+        return excused(campaign, self.began_with.get("excuse", ""))
 
     def _text(self, context: Context, place: Place) -> Text:
         if self.kind == INVITATION:

@@ -15,7 +15,7 @@ from sqlmodel import Session, col, select
 
 from bot import planning
 from bot.clock import show_time
-from bot.commands import Approvable, JobKind, Purpose, command, tick
+from bot.commands import Approvable, JobKind, command, tick
 from bot.context import Context, Sender, Services, outbox_row
 from bot.errors import UserError
 from bot.forms import Ask, Form
@@ -23,12 +23,13 @@ from bot.heart import fire
 from bot.ladder import Asked
 from bot.messages import Address, Inbound, Part, Reply, say
 from bot.normalize import Miss
-from bot.planning import Moment, Plan
+from bot.planning import Moment
 from handlers import approvals
 from handlers.approvals import CODE_LENGTH
 from handlers.composition import Check, Text, check, checked_text, fingerprint, specimens
 from handlers.cover_words import last_cover
 from handlers.place import Place, here, place_of
+from handlers.plans import asked_of, plan_of, plan_words, purpose_of
 from handlers.purposes import DUTY, DUTY_NOW
 from handlers.roles import STAFF, Role
 from handlers.segments import Segment, people_of
@@ -36,13 +37,13 @@ from storage import mailbox
 from storage.approvals import Approval
 from storage.audit import VIEWED
 from storage.campaigns import Campaign, CampaignState
+from storage.columns import from_millis, to_millis
 from storage.events import Event, Rsvp, RsvpState
 from storage.jobs import Job
 from storage.letter_replies import tallies
 from storage.mailbox import STATE_WORDS, State
 from storage.people import Role as Held
 from storage.people import grants_of, people_with_role
-from storage.profiles import MemberProfile
 from storage.sequences import next_number
 
 KIND = "campaign"
@@ -55,6 +56,7 @@ LINK = re.compile(r"https?://|www\.|\b[\w-]+\.(?:com|cn|net|org|gov)\b", re.IGNO
 
 STATE_LABELS: Mapping[CampaignState, str] = {
     CampaignState.DRAFT: "草稿",
+    CampaignState.FREEZING: "锁定名单中",
     CampaignState.SUBMITTED: "待审批",
     CampaignState.RUNNING: "已批准",
     CampaignState.PAUSED: "已暂停",
@@ -91,6 +93,7 @@ REASON_LABELS: Mapping[str, str] = {
     "bug": "程序出错",
     "vouched": "经核实",
     "notice": "以通知送达",
+    planning.OFTEN: planning.REASONS[planning.OFTEN],
 }
 LEFT = (State.SENT, State.DELIVERED, State.READ)
 ON_ITS_WAY = (State.QUEUED, State.LEASED, State.SENDING, State.AWAITING_STAFF)
@@ -244,48 +247,11 @@ def find(session: Session, said: str) -> Campaign:
 # - looking at it -
 
 
-def purpose_of(services: Services, campaign: Campaign) -> Purpose:
-    """Why it is sent: which consent and which topic it needs."""
-    return services.catalog.purpose(campaign.purpose)
-
-
-def asked_of(services: Services, campaign: Campaign, now: datetime) -> Asked:
-    """What is asked of each of its audience."""
-    return Asked(purpose_of(services, campaign), now)
-
-
-def plan_of(services: Services, session: Session, campaign: Campaign, now: datetime) -> Plan:
-    """Who of its audience would get it."""
-    asked = asked_of(services, campaign, now)
-    return planning.plan(services, session, people_of(campaign, now), asked)
-
-
-def counted(services: Services, plan: Plan) -> str:
-    """A plan in words: how many, why not, by which channel."""
-    always = ("unsubscribed", "consent", "withdrawn", "unreachable")
-    left_out = "、".join(
-        f"{planning.REASONS[reason]} {plan.left_out.get(reason, 0)}"
-        for reason in (*always, *(r for r in planning.REASONS if r not in always))
-        if reason in always or plan.left_out.get(reason)
-    )
-    channels = " ".join(f"{_channel(services, c)}{n}" for c, n in sorted(plan.now.items()))
-    waiting = sum(plan.waiting.values())
-    later = f"；顺延 {waiting} 人（待其下次来信时送达）" if waiting else ""
-    by_channel = f"（{channels}）" if channels else ""
-    return (
-        f"命中 {plan.matched} 人；排除：{left_out}。可发 {plan.reachable} 人{by_channel}{later}。"
-    )
-
-
-def _channel(services: Services, name: str) -> str:
-    return services.channels[name].label or name
-
-
 def recipients(
     services: Services, session: Session, campaign: Campaign, now: datetime, count: int
 ) -> Sequence[int]:
     """Some of those who would get it."""
-    asked = asked_of(services, campaign, now)
+    asked = asked_of(services, session, campaign, now)
     return planning.sample(services, session, people_of(campaign, now), asked, count)
 
 
@@ -353,13 +319,22 @@ def submit(context: Context, campaign: Campaign) -> Reply:
     if campaign.expires_at is not None and _too_late(campaign, context.now):
         raise UserError("已经过了最晚的发送时间，不能再送审。")
     back_to_draft(context, campaign)
-    plan = plan_of(context.services, context.session, campaign, context.now)
+    services, session, now = context.services, context.session, context.now
+    plan = plan_of(services, session, campaign, now)
     if not plan.frozen:
-        raise UserError(f"没有能发的人。{counted(context.services, plan)}")
+        raise UserError(f"没有能发的人。{plan_words(services, session, campaign, plan, now)}")
     if plan.frozen > AT_ONCE:
         return _submit_later(context, campaign, plan.frozen)
-    people = recipients(context.services, context.session, campaign, context.now, AT_ONCE)
-    return _seal(context, campaign, check(campaign, context.session, people, context.now))
+    asked = asked_of(services, session, campaign, now)
+    people = people_of(campaign, now)
+    planning.freeze(services, session, campaign, people, asked, _moment(campaign))
+    frozen = planning.frozen_people(session, campaign)
+    return _seal(context, campaign, check(campaign, session, frozen, now))
+
+
+def _moment(campaign: Campaign) -> Moment:
+    assert campaign.not_before is not None
+    return Moment(campaign.not_before, campaign.local_time, campaign.expires_at)
 
 
 def _too_late(campaign: Campaign, now: datetime) -> bool:
@@ -370,14 +345,12 @@ def _too_late(campaign: Campaign, now: datetime) -> bool:
 
 
 def _seal(context: Context, campaign: Campaign, found: Check) -> Reply:
-    """Freeze a campaign that passed its dry run, and ask for approval."""
+    """The list is frozen and passed its dry run: ask for approval."""
     if not found.passed:
         raise UserError(f"没有送审：{found.words}请改好再提交。")
-    services, session, now = context.services, context.session, context.now
-    assert campaign.not_before is not None
-    moment = Moment(campaign.not_before, campaign.local_time, campaign.expires_at)
-    asked = asked_of(services, campaign, now)
-    count = planning.freeze(services, session, campaign, people_of(campaign, now), asked, moment)
+    now, session = context.now, context.session
+    assert campaign.id is not None
+    count = planning.frozen_count(session, campaign.id)
     campaign.content_hash = fingerprint(campaign)
     campaign.state, campaign.submitted_at = CampaignState.SUBMITTED, now
     campaign.created_by = context.person_id
@@ -414,31 +387,51 @@ def _who(eyes: Eyes) -> str:
 
 
 def _submit_later(context: Context, campaign: Campaign, count: int) -> Reply:
-    payload = {"campaign": campaign.id, "by": context.person_id}
+    at = from_millis(to_millis(context.now))
+    campaign.state, campaign.submitted_at = CampaignState.FREEZING, at
+    context.session.add(campaign)
+    payload = {
+        "campaign": campaign.id,
+        "by": context.person_id,
+        "at": at.isoformat(),
+        "count": count,
+    }
     job = Job(
-        kind="campaign_check",
+        kind=FREEZING,
         person_id=context.person_id,
         payload=json.dumps(payload),
         created_at=context.now,
     )
     context.session.add(job)
-    return say(f"{campaign.number}：正在逐份核对 {count} 份，完成后告诉您并送审。")
+    return say(
+        f"{campaign.number}：正在逐份核对 {count} 份，完成后告诉您并送审；"
+        f"在那之前一份也不发。回「群发 进度 {campaign.number}」看到哪一步了。"
+    )
 
 
-def _check_chunk(services: Services, session: Session, job: Job, now: datetime) -> bool:
-    """Fill in the next few hundred; after the last one freeze and ask for approval."""
+def _freeze_chunk(services: Services, session: Session, job: Job, now: datetime) -> bool:
+    """Freeze the next few hundred and fill the text in for them; after the last ask for approval.
+
+    Who can be reached how is judged as of the moment it was handed in. A chunk that is done twice
+    writes nobody twice.
+    """
     payload, cursor = json.loads(job.payload), json.loads(job.cursor)
-    campaign = session.get_one(Campaign, payload["campaign"])
-    if campaign.state != CampaignState.DRAFT:
-        return True
-    found = Check(**cursor.get("found", {}))
-    people = people_of(campaign, now).where(col(MemberProfile.person_id) > cursor.get("after", 0))
-    asked = asked_of(services, campaign, now)
-    chunk = planning.sample(services, session, people, asked, AT_ONCE)
-    if chunk:
-        found = found.plus(check(campaign, session, chunk, now))
-        job.cursor = json.dumps({"after": chunk[-1], "found": asdict(found)})
+    at = datetime.fromisoformat(payload["at"])
+    campaign = session.exec(
+        select(Campaign).where(Campaign.id == payload["campaign"]).with_for_update(key_share=True)
+    ).one()
+    if campaign.state != CampaignState.FREEZING or campaign.submitted_at != at:
+        return True  # it was changed or cancelled meanwhile
+    found, after = Check(**cursor.get("found", {})), cursor.get("after", 0)
+    people, asked = people_of(campaign, at), asked_of(services, session, campaign, at)
+    moment = _moment(campaign)
+    last = planning.freeze_some(services, session, campaign, people, asked, moment, after, AT_ONCE)
+    if last is not None:
+        frozen = planning.frozen_people(session, campaign, after, last)
+        found = found.plus(check(campaign, session, frozen, at))
+        job.cursor = json.dumps({"after": last, "found": asdict(found)})
         return False
+    planning.close_list(session, campaign, moment)
     session.flush()
     context = _in_the_name_of(services, session, payload["by"], f"job-{job.id}", now)
     try:
@@ -446,15 +439,33 @@ def _check_chunk(services: Services, session: Session, job: Job, now: datetime) 
             fresh = context.session.get_one(Campaign, payload["campaign"])
             reply = _seal(context, fresh, found)
     except UserError as error:
+        _reset(session, campaign, CampaignState.DRAFT)
         reply = say(str(error))
     with context.work():
-        context.send(payload["by"], reply, occasion=f"campaign_check:{job.id}", purpose=DUTY_NOW)
+        context.send(payload["by"], reply, occasion=f"{FREEZING}:{job.id}", purpose=DUTY_NOW)
     mailbox.enqueue(session.connection(), context.outgoing)
     session.expire_all()
     return True
 
 
-CHECKING = JobKind("campaign_check", _check_chunk)
+FREEZING = "campaign_freeze"
+JOB = JobKind(FREEZING, _freeze_chunk)
+
+
+def _frozen_so_far(session: Session, campaign: Campaign) -> str:
+    """How far the list is."""
+    waiting = session.exec(
+        select(Job).where(Job.kind == FREEZING, col(Job.state).in_(["waiting", "running"]))
+    )
+    payloads = [json.loads(job.payload) for job in waiting]
+    whole = [one["count"] for one in payloads if one["campaign"] == campaign.id]
+    assert campaign.id is not None
+    done = planning.frozen_count(session, campaign.id)
+    of = f"，共约{whole[-1]}人" if whole else ""
+    return (
+        f"{campaign.number}「{campaign.title}」正在锁定名单：已锁定{done}人{of}；还没有送审，"
+        "一份也没有发。"
+    )
 
 
 def _in_the_name_of(
@@ -472,9 +483,9 @@ def _in_the_name_of(
 def _show(context: Context, approval: Approval) -> Reply:
     campaign = find(context.session, approval.object)
     segment = Segment.load(campaign.audience)
-    counts = counted(
-        context.services, plan_of(context.services, context.session, campaign, context.now)
-    )
+    services, session, now = context.services, context.session, context.now
+    plan = plan_of(services, session, campaign, now)
+    counts = plan_words(services, session, campaign, plan, now)
     document = document_of(campaign)
     assert campaign.id is not None
     frozen = planning.frozen_count(context.session, campaign.id)
@@ -527,7 +538,7 @@ def launch(context: Context, campaign: Campaign, approved: str) -> Reply:
     campaign.state = CampaignState.RUNNING
     context.session.add(campaign)
     context.session.flush()
-    asked = asked_of(context.services, campaign, context.now)
+    asked = asked_of(context.services, context.session, campaign, context.now)
     planning.release(context.services, context.session, campaign, asked)
     context.audit("campaign.release", _object(campaign))
     return say(f"{campaign.number}「{campaign.title}」：{_when(campaign)}。")
@@ -602,6 +613,8 @@ def progress_topic(campaign: Campaign) -> str:
 def progress_words(services: Services, session: Session, campaign: Campaign, now: datetime) -> str:
     """One campaign's progress with reasons and an estimate."""
     assert campaign.id is not None
+    if campaign.state == CampaignState.FREEZING:
+        return _frozen_so_far(session, campaign)
     connection = session.connection()
     counts = mailbox.progress(connection, campaign.id)
     total, by_state = sum(counts.values()), _by_state(counts)
@@ -700,7 +713,7 @@ def resume(context: Context, argument: str) -> Reply:
     campaign.state = CampaignState.RUNNING
     context.session.add(campaign)
     context.session.flush()
-    asked = asked_of(context.services, campaign, context.now)
+    asked = Asked(purpose_of(context.services, campaign), context.now)
     left = planning.release(context.services, context.session, campaign, asked)
     context.audit("campaign.resume", _object(campaign))
     return say(f"{campaign.number} 继续发送，还有{left}份。")
@@ -710,7 +723,7 @@ def resume(context: Context, argument: str) -> Reply:
          roles=STAFF, feature="broadcasts")  # fmt: skip
 def cancel(context: Context, argument: str) -> Reply:
     """Give up what has not left yet; what has left stays."""
-    live = [CampaignState.SUBMITTED, *OPEN_STATES]
+    live = [CampaignState.FREEZING, CampaignState.SUBMITTED, *OPEN_STATES]
     campaign = _pick(context, argument, live, "取消")
     assert campaign.id is not None
     if campaign.state == CampaignState.DONE:

@@ -83,6 +83,13 @@ class Reports(_Table):
     second_person_from_wan: int = 1000
 
 
+class Frequency(_Table):
+    """Nobody gets more than `most` messages that one can unsubscribe from in `days` days."""
+
+    most: int = Field(ge=1)
+    days: int = Field(ge=1, le=366)
+
+
 class Approvals(_Table):
     """From how many recipients on a second and a third pair of eyes are needed."""
 
@@ -105,6 +112,7 @@ class Place(_Table):
     events: Events = Events()
     reports: Reports = Reports()
     approvals: Approvals = Approvals()
+    frequency: tuple[Frequency, ...] = ()
 
     @property
     def features(self) -> frozenset[str]:

@@ -117,7 +117,12 @@ def _report_missed(services: Services, session: Session, now: datetime) -> None:
         select(Campaign).where(
             Campaign.kind == "letter",
             col(Campaign.state).in_(
-                [CampaignState.DRAFT, CampaignState.SUBMITTED, CampaignState.REJECTED]
+                [
+                    CampaignState.DRAFT,
+                    CampaignState.FREEZING,
+                    CampaignState.SUBMITTED,
+                    CampaignState.REJECTED,
+                ]
             ),
             col(Campaign.expires_at) <= now,
         )

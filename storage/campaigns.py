@@ -12,6 +12,7 @@ class CampaignState(StrEnum):
     """Where a campaign stands; its rows in the outbox have states of their own."""
 
     DRAFT = "draft"
+    FREEZING = "freezing"
     SUBMITTED = "submitted"
     RUNNING = "running"
     PAUSED = "paused"

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 from sqlmodel import col
 
 from storage.covers import COUNTED, Cover, CoverRecipient
@@ -47,3 +47,11 @@ def received_since(person_id: Any, moment: datetime) -> Any:
         .correlate(person_id.table)
         .scalar_subquery()
     )
+
+
+def sent_since(connection: Connection, channel: str, moment: datetime) -> int:
+    """How much has left on a channel since; reads the whole outbox, so ask only when it matters."""
+    query = select(func.count()).where(
+        TABLE.c.sent_at >= moment, TABLE.c.lane.startswith(f"{channel}:", autoescape=True)
+    )
+    return int(connection.execute(query).scalar_one())

@@ -356,7 +356,10 @@ def test_a_text_too_long_for_any_recipient_is_not_handed_in(
 
 def test_a_large_list_is_checked_in_the_background(make_world: Callable[..., World]) -> None:
     world = _office(make_world, 1100)
-    assert _hand_in(world) == "B-0001：正在逐份核对 1100 份，完成后告诉您并送审。"
+    assert _hand_in(world) == (
+        "B-0001：正在逐份核对 1100 份，完成后告诉您并送审；"
+        "在那之前一份也不发。回「群发 进度 B-0001」看到哪一步了。"
+    )
     world.settle()
     [told] = world.news("小王")
     assert told.startswith("已送审 B-0001，等待审批（24小时）。须2人同意，其中一位领导。")

@@ -55,6 +55,7 @@ FACTS = ChannelFacts(
     label="微信公众号",
     captions=False,
     covers=COVERS,
+    a_day=500_000,
     codes=True,
     gives_up=True,
 )
