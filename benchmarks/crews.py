@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from benchmarks.figures import note
+
 READY = 60.0  # seconds a process may take to load
 LEAVE = 30.0  # seconds it may take to finish what it has begun
 
@@ -26,7 +28,10 @@ class _Hand:
         """Read what it tells until it ends."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            self.told = self.told | json.loads(line)
+            if line.startswith("{"):
+                self.told = self.told | json.loads(line)
+            else:
+                note(line.rstrip())
 
     def say(self, word: str) -> None:
         """Write it a line."""

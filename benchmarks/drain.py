@@ -20,7 +20,7 @@ from sqlalchemy import text
 from benchmarks.peers.tally import Tally, until_stopped, until_told
 from bot.app import build_channels, tune_interpreter
 from bot.catalog import Catalog
-from bot.channels.base import Attached, Channel
+from bot.channels.base import Attached, Channel, Paced
 from bot.clock import SystemClock
 from bot.context import ChannelFacts, Services
 from bot.delivery import Delivery
@@ -62,6 +62,16 @@ class Counting:
     async def send(self, address: Address, part: Part, key: str) -> Any:
         """Carry it, and count it."""
         sent = await self.channel.send(address, part, key)
+        self.tally.note()
+        return sent
+
+
+class CountingInTurn(Counting):
+    """A channel that takes its chats' turns as rows pass the gate."""
+
+    async def send_in_turn(self, address: Address, part: Part, key: str) -> Any:
+        """Carry it, and count it."""
+        sent = await self.channel.send_in_turn(address, part, key)
         self.tally.note()
         return sent
 
@@ -125,7 +135,7 @@ async def drain(url: str, platform: str, tally: Tally) -> dict[str, int]:
     mine = services(url, facts)
     if isinstance(channel, Attached):
         channel.attach(mine)
-    counting: Any = Counting(channel, tally)
+    counting: Any = (CountingInTurn if isinstance(channel, Paced) else Counting)(channel, tally)
     delivery = Delivery(mine, {channel.facts.name: counting}, alone=mine.database.sqlite)
     tune_interpreter()
     await until_told()

@@ -1,0 +1,63 @@
+"""What runs for every batch finds its rows by an index, however long the outbox has grown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from storage import mailbox
+from storage.mailbox import Outcome, State
+from tests.bare import NOON, Bare
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Iterator[Bare]:
+    made = Bare(f"sqlite:///{tmp_path}/bare.db")
+    made.lane()
+    yield made
+    made.close()
+
+
+def round_of(bare: Bare) -> list[str]:
+    """The statements of one round of a worker, with their values written out."""
+    said: list[str] = []
+    with bare.database.transaction() as connection:
+        connection.connection.driver_connection.set_trace_callback(said.append)  # type: ignore[union-attr]
+        lanes = mailbox.due_lanes(connection, NOON)
+        rows = mailbox.claim(connection, lanes[0], "w", NOON, 3)
+        passed = mailbox.gate(connection, [row.id for row in rows], "w", NOON)
+        mailbox.gate(connection, [row.id for row in rows], "w", NOON)  # turned away
+        mailbox.acknowledge(connection, "w", [Outcome(id, State.SENT) for id in passed])
+        connection.connection.driver_connection.set_trace_callback(None)  # type: ignore[union-attr]
+    return said
+
+
+def test_a_round_reads_the_outbox_only_by_indexes(bare: Bare) -> None:
+    bare.rows(3)
+    said = [statement for statement in round_of(bare) if "outbox" in statement]
+    with bare.database.engine.connect() as connection:
+        plans = {
+            statement: [
+                row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}")
+            ]
+            for statement in said
+            if not statement.startswith("--")  # what a trigger does
+        }
+    assert len(plans) >= 5
+    scans = {
+        statement: plan
+        for statement, plan in plans.items()
+        if any(step.startswith("SCAN outbox") for step in plan)
+    }
+    assert scans == {}
+
+
+def test_a_claim_finds_what_is_ready_and_in_flight_by_their_own_indexes(bare: Bare) -> None:
+    bare.rows(3)
+    claim = next(said for said in round_of(bare) if "SET state = 'leased'" in said)
+    with bare.database.engine.connect() as connection:
+        plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {claim}")]
+    used = {step.split(" INDEX ")[1].split()[0] for step in plan if " INDEX " in step}
+    assert {"ix_outbox_ready", "ix_outbox_flight"} <= used
