@@ -7,12 +7,12 @@ month; whoever answers it has theirs at once.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 
 from sqlalchemy import select
 from sqlmodel import Session, col
 
-from bot.clock import beijing
+from bot.clock import BEIJING, beijing
 from bot.commands import Approvable, Retention, command, tick
 from bot.context import Context, Covers, Services
 from bot.errors import UserError
@@ -22,7 +22,9 @@ from bot.text import content_hash
 from handlers import approvals
 from handlers.campaigns import eyes_for, find, tell
 from handlers.cover_words import cover_words, covers_of
+from handlers.festivals import Letter
 from handlers.place import here
+from handlers.plans import named, promised
 from handlers.roles import STAFF, Role
 from storage import covers
 from storage.approvals import Approval
@@ -41,17 +43,28 @@ SLOW = timedelta(minutes=6)  # after which a push probably waits for an administ
 
 @dataclass(frozen=True)
 class Outlook:
-    """Who waits for a cover of a campaign: how many each may still get this month."""
+    """Who waits for a cover of a campaign: how many each may still get this month.
+
+    `kept` are the letters of this month for which each person keeps one, unless there is an
+    `excuse` for using theirs.
+    """
 
     channel: str
     limits: Covers
     left: Mapping[int, int]
     had_it: int
+    kept: Sequence[Letter] = ()
+    excuse: str = ""
+
+    @property
+    def spare(self) -> int:
+        """How many of the month's each person keeps."""
+        return 0 if self.excuse else len(self.kept)
 
     @property
     def people(self) -> list[int]:
         """Those it would go to."""
-        return sorted(person for person, left in self.left.items() if left > 0)
+        return sorted(person for person, left in self.left.items() if left > self.spare)
 
 
 def _channel(services: Services) -> tuple[str, Covers]:
@@ -61,7 +74,7 @@ def _channel(services: Services) -> tuple[str, Covers]:
     raise UserError("现在启用的渠道都不用封面：信会直接送到。")
 
 
-def _look(context: Context, campaign: Campaign) -> Outlook:
+def _look(context: Context, campaign: Campaign, excuse: str = "") -> Outlook:
     if campaign.state != CampaignState.RUNNING:
         raise UserError(f"{campaign.number} 不在发送中，没有要发的封面。")
     assert campaign.id is not None
@@ -81,7 +94,8 @@ def _look(context: Context, campaign: Campaign) -> Outlook:
     }
     people = {row.person_id for row in waiting}
     left = {p: max(0, limits.a_month - spent.get(p, 0)) for p in people - had_it}
-    return Outlook(channel, limits, left, len(people & had_it))
+    kept = promised(context.services, context.session, context.now, but=campaign.occasion)
+    return Outlook(channel, limits, left, len(people & had_it), kept, excuse)
 
 
 def _month(now: datetime) -> str:
@@ -95,20 +109,28 @@ def _text(campaign: Campaign) -> str:
 def _words(campaign: Campaign, seen: Outlook) -> str:
     by_left = Counter(seen.left.values())
     spread = "、".join(
-        f"还剩{left}次 {by_left[left]}人"
-        if left
-        else f"已满{seen.limits.a_month}次 {by_left[0]}人（不发）"
-        for left in sorted(by_left, reverse=True)
+        _left_words(seen, left, by_left[left]) for left in sorted(by_left, reverse=True)
     )
+    concerned = any(0 < left <= len(seen.kept) for left in by_left)
+    kept = f"本月还要寄{named(seen.kept)}，每人留{len(seen.kept)}次" if concerned else ""
     waiting = len(seen.left) + seen.had_it
     lines = [
         f"{campaign.number}「{campaign.title}」：要等来信才能送达的有 {waiting} 人。",
         f"封面：{_text(campaign)}",
         f"每人每月最多收{seen.limits.a_month}次群发，本月：{spread or '没有人要发'}。",
+        f"{kept}；这次动用留着的，事由：{seen.excuse}。" if kept and seen.excuse else "",
+        f"{kept}，不能用在这里。" if kept and not seen.excuse else "",
         f"其中 {seen.had_it} 人已发过这封的封面，不再发。" if seen.had_it else "",
         f"这次发给 {len(seen.people)} 人，用掉他们本月一次；内容对所有人相同。",
     ]
     return "\n".join(line for line in lines if line)
+
+
+def _left_words(seen: Outlook, left: int, people: int) -> str:
+    if not left:
+        return f"已满{seen.limits.a_month}次 {people}人（不发）"
+    kept = f"（留给{named(seen.kept)}，不发）" if left <= seen.spare else ""
+    return f"还剩{left}次 {people}人{kept}"
 
 
 # - what coordinators say -
@@ -121,6 +143,8 @@ def show(context: Context, argument: str) -> Reply:
     campaign = find(context.session, argument)
     seen = _look(context, campaign)
     words = _words(campaign, seen)
+    if len(seen.people) < seen.limits.least and seen.spare and any(seen.left.values()):
+        return say(f"{words}{_way_out(campaign, seen)}")
     if len(seen.people) < seen.limits.least:
         return say(f"{words}\n平台一次至少要{seen.limits.least}人，请改用电话联系。")
     number = campaign.number
@@ -142,16 +166,33 @@ def preview(context: Context, argument: str) -> Reply:
          section="统筹")  # fmt: skip
 def submit(context: Context, argument: str) -> Reply:
     """Ask a second person: what has been pushed cannot be called back."""
-    campaign = find(context.session, argument)
+    return _hand_in(context, find(context.session, argument))
+
+
+@command("群发 封面 占用", roles=(Role.LEADER,), feature="broadcasts", needs_argument=True,
+         section="统筹")  # fmt: skip
+def submit_all_the_same(context: Context, argument: str) -> Reply:
+    """`群发 封面 占用 B-0001 事由`: a leader takes what the month's letters would need."""
+    number, _, reason = argument.strip().partition(" ")
+    campaign = find(context.session, number)
+    if not reason.strip():
+        raise UserError(f"动用给节日信留的次数须写事由，如「群发 封面 占用 {number} 汛情紧急」。")
+    context.audit("cover.excuse", f"campaign:{campaign.number}", reason.strip())
+    return _hand_in(context, campaign, reason.strip())
+
+
+def _hand_in(context: Context, campaign: Campaign, excuse: str = "") -> Reply:
     assert campaign.id is not None
-    seen = _look(context, campaign)
+    seen = _look(context, campaign, excuse)
     if len(seen.people) < seen.limits.least:
-        raise UserError(f"能发的不足{seen.limits.least}人，平台不收。{_words(campaign, seen)}")
+        raise UserError(f"{_too_few(seen)}{_words(campaign, seen)}{_way_out(campaign, seen)}")
     if covers_of(context.session, campaign, *(s for s in UNFINISHED if s != "submitted")):
         raise UserError(f"{campaign.number} 的封面已批准，正在发送。回「群发 进度」查看。")
     covers.forget(context.session.connection(), campaign.id)
-    for people in divided(seen.people, seen.limits):
-        _add(context, campaign, seen.channel, CoverState.SUBMITTED, people)
+    pushes = divided(seen.people, seen.limits)
+    _must_fit_today(context, seen, len(pushes))
+    for people in pushes:
+        _add(context, campaign, seen.channel, CoverState.SUBMITTED, people, excuse=excuse)
     eyes = eyes_for(campaign, len(seen.people), here(context))
     approval = approvals.request(
         context,
@@ -161,9 +202,33 @@ def submit(context: Context, argument: str) -> Reply:
         _fingerprint(context.session, campaign),
         needed=max(1, eyes.needed),
         role_needed=eyes.role,
+        reason=excuse,
     )
     code = approval.content_hash[: approvals.CODE_LENGTH]
     return say(f"已送审 {approval.number}，须另一人同意后发出。哈希 {code}。")
+
+
+def _too_few(seen: Outlook) -> str:
+    if seen.spare and any(seen.left.values()):
+        return f"剩下的次数要留给{named(seen.kept)}，这次不能发。"
+    return f"能发的不足{seen.limits.least}人，平台不收。"
+
+
+def _way_out(campaign: Campaign, seen: Outlook) -> str:
+    if not seen.spare or not any(seen.left.values()):
+        return ""
+    return f"\n确有必要，请领导回「群发 封面 占用 {campaign.number} 事由」。"
+
+
+def _must_fit_today(context: Context, seen: Outlook, pushes: int) -> None:
+    """The platform counts calls; an account that has used up its day's is refused."""
+    midnight = datetime.combine(context.today, time(), BEIJING)
+    used = covers.pushed_since(context.session.connection(), seen.channel, midnight)
+    if used + pushes > seen.limits.a_day:
+        raise UserError(
+            f"账号一天最多群发{seen.limits.a_day}批，今天已有{used}批，这次还要{pushes}批。"
+            "请明天再送审。"
+        )
 
 
 def divided(people: Sequence[int], limits: Covers) -> list[Sequence[int]]:
@@ -181,6 +246,7 @@ def _add(
     people: Sequence[int],
     *,
     preview: bool = False,
+    excuse: str = "",
 ) -> None:
     first = str(people[0]) if people else "preview"
     key = content_hash(KIND, campaign.number, context.now.isoformat(), first, context.inbound.key)
@@ -190,6 +256,7 @@ def _add(
         campaign_id=campaign.id,
         text=_text(campaign),
         preview=preview,
+        excuse=excuse,
         asked_by=context.person_id,
         created_at=context.now,
         state=state,
@@ -208,7 +275,8 @@ def _fingerprint(session: Session, campaign: Campaign) -> str:
         .where(col(CoverRecipient.cover_id).in_([cover.id for cover in submitted]))
         .order_by(col(CoverRecipient.person_id))
     ).scalars()
-    return content_hash(campaign.number, *(c.text for c in submitted), *map(str, people))
+    said = [words for cover in submitted for words in (cover.text, cover.excuse)]
+    return content_hash(campaign.number, *said, *map(str, people))
 
 
 # - approval -
@@ -216,9 +284,9 @@ def _fingerprint(session: Session, campaign: Campaign) -> str:
 
 def _shown(context: Context, approval: Approval) -> Reply:
     campaign = find(context.session, approval.object)
+    seen = _look(context, campaign, approval.reason)
     return say(
-        f"{approval.number}：{approval.title}\n{_words(campaign, _look(context, campaign))}\n"
-        "费用：0；群发后无法撤回。"
+        f"{approval.number}：{approval.title}\n{_words(campaign, seen)}\n费用：0；群发后无法撤回。"
     )
 
 

@@ -53,7 +53,8 @@ class Cover(SQLModel, table=True):
     """One push. `key` is the platform's idempotency key, `job` the platform's own number.
 
     `month` is the county's calendar month whose allowance it uses (`2026-09`). A `preview` goes to
-    whoever asked, alone, and uses none. The counts are the platform's; -1 means it told none.
+    whoever asked, alone, and uses none. `excuse`: why it may use what is kept for letters. The
+    counts are the platform's; -1 means it told none.
     """
 
     id: int | None = Field(default=None, primary_key=True)
@@ -75,6 +76,7 @@ class Cover(SQLModel, table=True):
     filtered: int = -1
     errors: int = -1
     told: bool = False
+    excuse: str = ""
 
 
 class CoverRecipient(SQLModel, table=True):
@@ -113,6 +115,17 @@ def received(
         .group_by(col(CoverRecipient.person_id))
     )
     return {person_id: count for person_id, count in rows}
+
+
+def pushed_since(connection: Connection, channel: str, moment: datetime) -> int:
+    """How many pushes were handed in since and are not given up: each is a call, perhaps."""
+    query = select(func.count()).where(
+        col(Cover.channel) == channel,
+        col(Cover.created_at) >= moment,
+        ~col(Cover.preview),
+        col(Cover.state).in_((CoverState.SUBMITTED, *COUNTED)),
+    )
+    return int(connection.execute(query).scalar_one())
 
 
 def add_recipients(connection: Connection, cover_id: int, people: Sequence[int]) -> None:

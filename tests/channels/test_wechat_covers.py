@@ -19,11 +19,13 @@ from bot.messages import say
 from handlers.covers import divided
 from handlers.purposes import NEWS
 from storage import covers, mailbox
+from storage.audit import AuditEntry
 from storage.campaigns import Campaign, CampaignState
 from storage.covers import Cover, CoverRecipient, CoverState
 from storage.mailbox import Outbox, State
 from storage.people import ConsentEntry, Contact, Grant, record_consent, unsubscribe
-from tests.channels.on_wechat import PROMPTLY, WANG, OnWeChat, running
+from tests.channels.called import PROMPTLY
+from tests.channels.on_wechat import WANG, OnWeChat, running
 from tests.emulators.clock import VirtualClock
 from tests.emulators.server import START, Platforms
 from tests.emulators.wechat import Rules, WeChat
@@ -288,13 +290,47 @@ def test_fact_17_a_long_list_is_divided_and_no_push_is_too_small(
 async def test_fact_17_the_fifth_of_a_month_is_kept_from_that_member_alone(tmp_path: Path) -> None:
     async with office(tmp_path) as made:
         made.add_past_covers(WANG, 4)
-        made.add_past_covers(MEMBERS[1], 3)
+        made.add_past_covers(MEMBERS[1], 2)
         shown = await made.hears(CHEN, "群发 封面 B-0001")
-        assert "还剩4次 1人、还剩1次 1人、已满4次 1人（不发）" in shown
+        assert "还剩4次 1人、还剩2次 1人、已满4次 1人（不发）" in shown
         await made.is_approved()
         await made.works()
         await made.is_over(CoverState.DONE)
         assert [made.on.heard(who)[-1] == COVER for who in MEMBERS] == [False, True, True]
+
+
+async def test_what_the_calendar_needs_is_kept_from_other_covers(tmp_path: Path) -> None:
+    async with office(tmp_path) as made:
+        for who in MEMBERS:
+            made.add_past_covers(who, 3)
+        assert (await made.hears(CHEN, "群发 封面 送审 B-0001")).splitlines() == [
+            "剩下的次数要留给中秋信，这次不能发。B-0001「家乡近况」：要等来信才能送达的有 3 人。",
+            f"封面：{COVER}",
+            "每人每月最多收4次群发，本月：还剩1次 3人（留给中秋信，不发）。",
+            "本月还要寄中秋信，每人留1次，不能用在这里。",
+            "这次发给 0 人，用掉他们本月一次；内容对所有人相同。",
+            "确有必要，请领导回「群发 封面 占用 B-0001 事由」。",
+        ]
+
+
+async def test_a_leader_uses_what_is_kept_for_a_reason_and_another_agrees(tmp_path: Path) -> None:
+    async with office(tmp_path) as made:
+        for who in MEMBERS:
+            made.add_past_covers(who, 3)
+        assert "由领导使用" in await made.hears(CHEN, "群发 封面 占用 B-0001 汛情紧急")
+        assert "须写事由" in await made.hears(LIN, "群发 封面 占用 B-0001")
+        said = await made.hears(LIN, "群发 封面 占用 B-0001 汛情紧急")
+        code = re.search(r"哈希 (\w{4})", said)
+        assert code is not None
+        shown = await made.hears(CHEN, "审批 SP-0001")
+        assert "本月还要寄中秋信，每人留1次；这次动用留着的，事由：汛情紧急。" in shown
+        await made.hears(CHEN, f"同意 {code[1]}")
+        await made.works()
+        await made.is_over(CoverState.DONE)
+        assert made.covers()[-1].sent == 3
+        with made.on.app.services.database.reading() as session:
+            noted = select(AuditEntry.reason).where(AuditEntry.action == "cover.excuse")
+            assert session.exec(noted).all() == ["汛情紧急"]
 
 
 async def test_fact_17_a_new_month_gives_four_more(tmp_path: Path) -> None:

@@ -21,6 +21,9 @@ OUTBOX_ON_POSTGRESQL = {
 }
 
 
+WAITING = "state IN ('held', 'queued', 'deferred', 'leased', 'awaiting_staff')"
+
+
 def upgrade() -> None:
     op.create_table(
         "campaign_total",
@@ -62,13 +65,17 @@ def upgrade() -> None:
         words = ", ".join(f"{name} = {value}" for name, value in OUTBOX_ON_POSTGRESQL.items())
         op.execute(f"ALTER TABLE outbox SET ({words})")
     op.add_column("outbox", sa.Column("tried_at", sa.BigInteger()))
+    _outbox_by_expiry(f"{WAITING} AND expires_at IS NOT NULL")
     for name, kind in (("broken_at", sa.BigInteger()), ("known_ms", sa.Integer())):
         op.add_column("lane", sa.Column(name, kind, nullable=False, server_default="0"))
+    op.add_column("cover", sa.Column("excuse", sa.String(), nullable=False, server_default=""))
 
 
 def downgrade() -> None:
+    op.drop_column("cover", "excuse")
     op.drop_column("lane", "known_ms")
     op.drop_column("lane", "broken_at")
+    _outbox_by_expiry(WAITING)
     op.drop_column("outbox", "tried_at")
     if op.get_bind().dialect.name == "postgresql":
         op.execute(f"ALTER TABLE outbox RESET ({', '.join(OUTBOX_ON_POSTGRESQL)})")
@@ -77,6 +84,17 @@ def downgrade() -> None:
     _outbox_by_campaign("campaign_id", "state")
     op.drop_table("letter_reply")
     op.drop_table("campaign_total")
+
+
+def _outbox_by_expiry(there: str) -> None:
+    op.drop_index("ix_outbox_expiry", table_name="outbox")
+    op.create_index(
+        "ix_outbox_expiry",
+        "outbox",
+        ["expires_at"],
+        sqlite_where=sa.text(there),
+        postgresql_where=sa.text(there),
+    )
 
 
 def _outbox_by_campaign(*columns: str) -> None:
