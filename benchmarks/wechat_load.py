@@ -15,6 +15,7 @@ APP_ID = "wx5823bf96d3bd56c7"
 TOKEN = "QDG6eK"
 AES_KEY = "jWmYm7qr5nMoAUwZRjGtBxmz3KA1tkAj3ykkR6q2B2C"
 QUESTIONS = 10
+TEXTS = ("开始", *["5"] * QUESTIONS)
 
 
 @dataclass(frozen=True)
@@ -27,14 +28,21 @@ class Load:
     silent: int
 
 
-def requests(people: int, texts: Sequence[str], path: str, first: int) -> list[bytes]:
-    """Everybody says the first text, then everybody the second …: whole HTTP requests."""
+def requests(
+    people: int, texts: Sequence[str], path: str, first: int, stride: int = 1
+) -> list[bytes]:
+    """Everybody says the first text, then everybody the second …: whole HTTP requests.
+
+    `first` is the first message's number; of the possible people every `stride`-th writes.
+    """
     envelope = Envelope(TOKEN, AES_KEY, APP_ID)
     made = []
     for number, text in enumerate(texts):
         for person in range(people):
             made.append(
-                _request(envelope, path, f"o{person}", text, first + number * people + person)
+                _request(
+                    envelope, path, f"o{person * stride}", text, first + number * people + person
+                )
             )
     return made
 
