@@ -1,7 +1,7 @@
 """Runs one benchmark by name, or all; exit code 1 when a promise of its own is broken.
 
 A number after a name sets its size: `fuzz 60` for a minute of it, `soak 200` for so many people,
-`growth 10000000` up to so many rows.
+`growth 10000000` up to so many rows, `kills 20` for so many kills.
 """
 
 import importlib
@@ -20,7 +20,7 @@ NAMES = (
     "soak",
     "fuzz",
 )
-SIZED = ("growth", "soak", "fuzz")
+SIZED = ("kills", "growth", "soak", "fuzz")
 
 
 def main(arguments: list[str]) -> int:

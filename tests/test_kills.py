@@ -1,4 +1,4 @@
-"""kill -9 at random moments of a letter, in short; benchmarks/kills.py is the long form."""
+"""kill -9 at twenty random moments of a letter; benchmarks/kills.py is the long form."""
 
 import asyncio
 from pathlib import Path
@@ -7,9 +7,9 @@ import pytest
 
 from benchmarks.kills import Trial, run
 
-PEOPLE = 320
-KILLS = 16
-SLOTS = 12
+PEOPLE = 600
+KILLS = 20
+SLOTS = 16
 
 
 @pytest.mark.slow
