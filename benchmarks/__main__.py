@@ -11,6 +11,7 @@ NAMES = (
     "inbound",
     "delivery",
     "kills",
+    "firings",
     "outages",
     "plan",
     "limits",
