@@ -136,10 +136,14 @@ class Catalog:
 
     def _glued(self, text: str) -> Match | None:
         """A command with its argument set right behind it, as in 「退订节日信」."""
-        for word, one in self.words.items():
-            if one.glued and word == one.word and text.startswith(word):
+        for word, one in self._gluing:
+            if text.startswith(word):
                 return Match(one, text[len(word) :].strip())
         return None
+
+    @cached_property
+    def _gluing(self) -> Sequence[tuple[str, Command]]:
+        return [(word, one) for word, one in self.words.items() if one.glued and word == one.word]
 
     def _with_code(self, text: str) -> Match | None:
         """A command with its code set right behind it, as in 「同意3fa9」."""

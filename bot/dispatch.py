@@ -25,6 +25,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingErr
 from sqlmodel import col
 
 from bot import entrances
+from bot.alarm import call_for_help
 from bot.catalog import Catalog, Match, spoken
 from bot.clock import beijing
 from bot.commands import Command, Greeting
@@ -67,6 +68,7 @@ GROUP_PRIVATE = "涉及个人信息，请私聊我办理。"
 GROUP_NUMBER = (
     "为保护您的信息，建议撤回刚才那条消息，需要办理请私聊我。紧急情况请直接拨打110、119、120。"
 )
+CAUGHT_UP = "恢复：数据库刚才用不了，其间的来信已暂存并补办。请管理员查明原因。"
 USED_UP = "这个入口已经用过、过期，或者是给别人的。"
 
 log = structlog.get_logger()
@@ -321,6 +323,15 @@ class Dispatcher:
             rest = behind
         spool.taken(len(kept))
         log.info("spool_taken_in", count=len(kept), depth=spool.depth)
+        if kept and not spool.depth:
+            self._tell_of_outage(kept[-1].sender.channel)
+
+    def _tell_of_outage(self, channel: str) -> None:
+        try:
+            with self.services.database.transaction() as connection:
+                call_for_help(self.services, connection, channel, CAUGHT_UP)
+        except Exception as error:  # noqa: BLE001  # all was taken in; this only says so
+            log.warning("outage_not_told", error=type(error).__name__)
 
     def _fail(self, waiting: Waiting, error: Exception) -> None:
         log.error("message_failed", error=type(error).__name__)
@@ -377,9 +388,9 @@ class Dispatcher:
                     raise _TooCloseTogether
                 done |= {sender.person_id, *merged}
                 answers.append(parts)
-            self._write(connection, written)
+            due = self._write(connection, written)
         self._trouble = None
-        if written.outbox or written.spoken:
+        if due:
             self.wake()
         return answers
 
@@ -535,14 +546,16 @@ class Dispatcher:
                 (context.person_id, name, parked, dump_draft(state), now, expires)
             )
 
-    def _write(self, connection: Connection, written: _Batch) -> None:
+    def _write(self, connection: Connection, written: _Batch) -> bool:
+        """Write it all; is anything due to be sent now?"""
         hot = HotPath(connection)
         hot.forget_drafts(written.gone)
         hot.keep_drafts(written.drafts)
         hot.open_windows(written.windows)
-        hot.reopen(written.spoken)
+        reopened = hot.reopen(written.spoken)
         mailbox.enqueue(connection, written.outbox)
         hot.remember(written.inbox)
+        return reopened or bool(written.outbox)
 
     # - what is answered -
 

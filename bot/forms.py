@@ -293,24 +293,29 @@ def walk(
     prefix: str = "",
     item: str = "",
     parent: Mapping[str, Any] | None = None,
+    *,
+    unanswered: bool = False,
 ) -> Iterator[Question]:
-    """Every question that applies now, in order, answered or not."""
+    """Every question that applies now, in order; perhaps only those without an answer."""
     asking = Asking(answers, facts, today, item, parent or {})
-    withheld = facts.get(WITHHELD, ())
     for name, ask in form.asks().items():
-        if ask.when is not None and not ask.when(asking):
-            continue
-        if name in withheld:
+        answered = name in answers
+        if (unanswered and answered and ask.rows is None) or not _applies(name, ask, asking):
             continue
         path = prefix + name
         if ask.rows is None:
-            yield Question(path, name, ask, asking, name in answers, form=form)
+            yield Question(path, name, ask, asking, answered, False, form)
             continue
         for key, row in _rows(ask, name, asking):
-            yield from walk(ask.rows, row, facts, today, f"{path}[{key}].", key, answers)
+            inner = f"{path}[{key}]."
+            yield from walk(ask.rows, row, facts, today, inner, key, answers, unanswered=unanswered)
         if ask.each is None:
             closed = bool((answers.get(name) or {}).get("closed"))
             yield Question(path, name, ask, asking, closed, is_list=True, form=form)
+
+
+def _applies(name: str, ask: Ask, asking: Asking) -> bool:
+    return name not in asking.facts.get(WITHHELD, ()) and (ask.when is None or ask.when(asking))
 
 
 def _rows(ask: Ask, name: str, asking: Asking) -> Iterator[tuple[str, Answers]]:
@@ -419,9 +424,10 @@ class Dialog:
 
     # - looking -
 
-    def questions(self) -> Iterator[Question]:
+    def questions(self, *, unanswered: bool = False) -> Iterator[Question]:
         """Those that apply now, one after another."""
-        return walk(self.form, self.state.answers, self.state.facts, self.today)
+        state = self.state
+        return walk(self.form, state.answers, state.facts, self.today, unanswered=unanswered)
 
     @cached_property
     def asking(self) -> Asking:
@@ -471,7 +477,7 @@ class Dialog:
         ending = self.form.stop(dialog.asking)
         if ending is not None:
             return Step(ending, None)
-        for question in dialog.questions():
+        for question in dialog.questions(unanswered=True):
             if not question.answered:
                 return dialog._ask(question, before)
         if self.form.finish is None:
@@ -588,10 +594,14 @@ class Dialog:
         return self._hear_answer(question, text)
 
     def _current(self) -> Question | None:
-        for question in self.questions():
-            if question.path == self.state.asked:
-                return question
-        return None
+        """The question asked last, if it still applies."""
+        path, form, answers = self.state.asked, self.form, self.state.answers
+        ask = form.asks().get(path)
+        if ask is None or ask.rows is not None:
+            return next((one for one in self.questions() if one.path == path), None)
+        if not _applies(path, ask, self.asking):
+            return None
+        return Question(path, path, ask, self.asking, path in answers, False, form)
 
     def _own_number(self, text: str, kind: Kind) -> bool:
         """Was the number that is asked for shared by a button? Somebody else's comes empty."""

@@ -13,7 +13,7 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from urllib.parse import quote
@@ -81,15 +81,30 @@ def application(app: App, more: Sequence[BaseRoute] = ()) -> ASGIApp:
     A router behind the guard and nothing else: Starlette's own layers would catch what the guard
     catches already, on every callback.
     """
-    # The platforms first: the router tries one after another.
-    routes = [route for channel in app.channels.values() for route in channel.routes(app.receive)]
-    routes += [
+    doors = [route for channel in app.channels.values() for route in channel.routes(app.receive)]
+    routes = [
+        *doors,
         Route("/healthz", _alive),
         Route("/readyz", _ready),
         Route("/metrics", _metrics),
         Route("/p/{token}", _page, methods=["GET", "POST"]),
+        *more,
     ]
-    return Guard(Router(routes=[*routes, *more]), app)
+    return Guard(_looked_up(doors, Router(routes=routes)), app)
+
+
+def _looked_up(doors: Iterable[BaseRoute], router: ASGIApp) -> ASGIApp:
+    """The platforms' plain paths are looked up; the router tries one pattern after another."""
+    plain = {
+        route.path: route.handle
+        for route in doors
+        if isinstance(route, Route) and not route.param_convertors
+    }
+
+    def find(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        return plain.get(scope["path"], router)(scope, receive, send)
+
+    return find
 
 
 # - around every request -

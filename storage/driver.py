@@ -73,10 +73,13 @@ def plan_at_once(connection: Connection) -> None:
         connection.execute(text("SET LOCAL jit = off"))
 
 
-def database_millis(connection: Connection) -> int:
-    """The database's own clock, so that replicas need not agree on theirs."""
+def clock_of(connection: Connection) -> str:
+    """The database's own clock in epoch ms, as SQL, so that replicas need not agree on theirs."""
     if connection.dialect.name == "sqlite":
-        query = "SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
-    else:
-        query = "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)"
-    return int(connection.execute(text(query)).scalar_one())
+        return "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
+    return "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)"
+
+
+def database_millis(connection: Connection) -> int:
+    """What the database's own clock shows."""
+    return int(connection.execute(text(f"SELECT {clock_of(connection)}")).scalar_one())

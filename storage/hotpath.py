@@ -136,11 +136,15 @@ class HotPath:
             made.append((moment, left, left, end, end, moment, True, contact))
         self._many(_WINDOW, made)
 
-    def reopen(self, addresses: Sequence[str]) -> None:
-        """What waited for these people to speak may go."""
-        if addresses:
-            self._run(_REOPEN.format(among=self._marks(len(addresses))), tuple(addresses))
+    def reopen(self, addresses: Sequence[str]) -> bool:
+        """What waited for these people to speak may go; was there anything?"""
+        if not addresses:
+            return False
+        statement = _REOPEN.format(among=self._marks(len(addresses)))
+        waited = self._run(statement, tuple(addresses)).rowcount > 0
+        if waited:
             announce(self._connection)
+        return waited
 
     def remember(self, rows: Sequence[tuple[str, int | None, datetime, str | None]]) -> None:
         """Write (key, person, received, reply) into the inbox; a known key is an error."""

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from urllib.parse import parse_qsl
 
 import structlog
@@ -93,7 +93,7 @@ class Door(ABC, Generic[Opened]):
     async def serve(self, scope: Scope, receive: ASGIReceive) -> Response:
         """Never raises for what was sent; a refusal says nothing but its status."""
         now = self.clock.now()
-        query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+        query = _query(scope["query_string"].decode("latin-1"))
         try:
             if scope["method"] != "POST":
                 return PlainTextResponse(self.verify(query, now))
@@ -149,8 +149,7 @@ class Callback(Door[Opened]):
         return await self._answer(opened, work)
 
     async def _answer(self, opened: Opened, work: asyncio.Future[tuple[Part, ...]]) -> Response:
-        await asyncio.wait({work}, timeout=self._patience.one_try)
-        if not work.done():
+        if not await _done_in(work, self._patience.one_try):
             return Response(status_code=503)
         try:
             parts = work.result()
@@ -162,6 +161,25 @@ class Callback(Door[Opened]):
         return self.reply(opened, parts) or success()
 
 
+async def _done_in(work: asyncio.Future[Any], seconds: float) -> bool:
+    """Wait for that long; the work goes on whatever becomes of who waits."""
+    if not work.done():
+        loop = asyncio.get_running_loop()
+        over: asyncio.Future[None] = loop.create_future()
+        timer = loop.call_later(seconds, _end, over)
+        work.add_done_callback(lambda _work: _end(over))
+        try:
+            await over
+        finally:
+            timer.cancel()
+    return work.done()
+
+
+def _end(over: asyncio.Future[None]) -> None:
+    if not over.done():
+        over.set_result(None)
+
+
 def success() -> Response:
     """What ends the platform's tries."""
     return PlainTextResponse("success")
@@ -170,6 +188,14 @@ def success() -> Response:
 async def _nothing_said(aside: Aside) -> tuple[Part, ...]:
     await aside.begin()
     return ()
+
+
+def _query(text: str) -> dict[str, str]:
+    """The query's words; in nearly every one nothing is quoted."""
+    if "%" in text or "+" in text:
+        return dict(parse_qsl(text, keep_blank_values=True))
+    pairs = (pair.partition("=") for pair in text.split("&") if pair)
+    return {name: value for name, _, value in pairs}
 
 
 async def _body(receive: ASGIReceive) -> bytes:
