@@ -34,10 +34,11 @@ from storage import mailbox
 from storage.mailbox import Claimed, Outcome, State
 
 IN_FLIGHT = 64
-AHEAD = 3  # leases held for each call slot, so that calls need not run in lock-step
+AHEAD = 4  # leases held for each call slot, so that calls need not run in lock-step
 RESERVED = 8  # call slots that only urgent lanes may use
 POLL = 0.25  # seconds between looks when nobody wakes us
 WORKER_TTL = timedelta(seconds=10)
+JUMP = timedelta(minutes=1)  # by which a clock that goes back is said to have been set
 FENCE = 0.8  # of that time without a beat, after which we start no call: others may think us dead
 FINISH = 6.0  # seconds for calls under way, and for their results, when we are asked to end
 TRIES = 5
@@ -128,6 +129,7 @@ class Delivery:
         self._chains: dict[str, asyncio.Task[None]] = {}
         self._lived = 0.0  # when we last said that we live, by the loop's clock
         self._seen: dict[str, tuple[int, float]] = {}  # each worker's beat, and since when we know
+        self._told = services.clock.now()
         self._retired = False
 
     def wake(self) -> None:
@@ -214,6 +216,8 @@ class Delivery:
                     )
             mailbox.beat(connection, self.worker)
             mailbox.sweep(connection, self.worker, self._ttl, alone=self._alone)
+            self._told = self.services.clock.now()
+            mailbox.wind_back(connection, self._told)
 
     async def _round(self) -> bool:
         """Claim, gate and start what there is room for; True if anything moved."""
@@ -240,6 +244,9 @@ class Delivery:
         with self._database.transaction() as connection:
             mailbox.beat(connection, self.worker)
             mailbox.release_unknown(connection, self.worker, known)
+            before, self._told = self._told, self.services.clock.now()
+            if self._told < before - JUMP:
+                log.warning("clock_set_back", rows=mailbox.wind_back(connection, self._told))
             living = self._living(mailbox.beats(connection), now)
             mailbox.sweep(connection, self.worker, self._ttl, alone=False, living=living)
             mailbox.expire_overdue(connection, self.services.clock.now())
@@ -260,7 +267,7 @@ class Delivery:
         free = self._slots * AHEAD - len(self._ready) - len(self._calls)
         if self._retired:
             return
-        if free >= self._slots and (self._claiming is None or self._claiming.done()):
+        if free >= 2 * self._slots and (self._claiming is None or self._claiming.done()):
             self._claiming = asyncio.create_task(self._claim(free))
 
     async def _claim(self, free: int) -> None:

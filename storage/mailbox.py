@@ -36,8 +36,8 @@ from sqlmodel import Field, SQLModel, col
 
 from storage.campaigns import Campaign, CampaignState, CampaignTotal
 from storage.columns import EncryptedText, UtcDateTime, personal, to_millis
+from storage.driver import clock_of, execute
 from storage.driver import database_millis as database_millis
-from storage.driver import execute
 from storage.driver import on_conflict_base as on_conflict_base
 from storage.driver import on_conflict_nothing as on_conflict_nothing
 from storage.lanes import LANES as LANES
@@ -140,8 +140,8 @@ def _in_state(*states: State) -> Any:
     return text("outbox.state IN (" + ", ".join(f"'{state}'" for state in states) + ")")
 
 
-def _partial(name: str, *columns: Any, states: "tuple[State, ...]") -> Index:
-    where = text("state IN (" + ", ".join(f"'{state}'" for state in states) + ")")
+def _partial(name: str, *columns: Any, states: "tuple[State, ...]", and_also: str = "") -> Index:
+    where = text("state IN (" + ", ".join(f"'{state}'" for state in states) + f"){and_also}")
     return Index(name, *columns, sqlite_where=where, postgresql_where=where)
 
 
@@ -162,7 +162,12 @@ _partial(
     ),
 )
 _partial("ix_outbox_deferred", col(Outbox.address), states=(State.DEFERRED,))
-_partial("ix_outbox_expiry", col(Outbox.expires_at), states=(*WAITING, State.AWAITING_STAFF))
+_partial(
+    "ix_outbox_expiry",
+    col(Outbox.expires_at),
+    states=(*WAITING, State.AWAITING_STAFF),
+    and_also=" AND expires_at IS NOT NULL",  # what never expires is not written there three times
+)
 _OF_SOMEBODY = text("person_id IS NOT NULL")
 Index(
     "ix_outbox_person",
@@ -285,17 +290,17 @@ _CLAIM_POSTGRESQL = _CLAIM.format(ready=f"{_READY} FOR UPDATE SKIP LOCKED")
 
 # The same again: a join would read past every row that has left before it finds one that waits.
 _DUE_LANES = (
-    "SELECT lane.key FROM lane WHERE lane.blocked_until <= ? AND NOT lane.paused AND ("
+    "SELECT lane.key FROM lane WHERE lane.blocked_until <= {clock} AND NOT lane.paused AND ("
     "SELECT outbox.id FROM outbox WHERE outbox.lane = lane.key AND outbox.state IN ('queued') "
-    "AND outbox.not_before <= ? ORDER BY outbox.lane, outbox.not_before LIMIT 1) IS NOT NULL "
+    "AND outbox.not_before <= :now ORDER BY outbox.lane, outbox.not_before LIMIT 1) IS NOT NULL "
     "ORDER BY lane.priority, lane.key"
 )
 
 
 def due_lanes(connection: Connection, now: datetime) -> list[str]:
     """Lanes that may send now and have something due, most urgent first."""
-    clock = database_millis(connection)
-    return [key for (key,) in execute(connection, _DUE_LANES, (clock, to_millis(now)))]
+    statement = text(_DUE_LANES.format(clock=clock_of(connection)))
+    return [row.key for row in connection.execute(statement, {"now": to_millis(now)})]
 
 
 def claim(
@@ -705,6 +710,21 @@ def beat(connection: Connection, worker: str) -> None:
 
 # The gate asks whether its platform still knows it when it leaves again.
 _KNOWN_AGAIN = exists().where(LANES.c.key == TABLE.c.lane, LANES.c.known_ms > 0)
+
+
+def wind_back(connection: Connection, now: datetime) -> int:
+    """What was to leave at once, written while the clock was ahead, may leave now that it is back;
+    what was meant for a moment of its own still waits for it."""
+    return connection.execute(
+        update(TABLE)
+        .where(
+            _in_state(State.QUEUED),
+            TABLE.c.created_at > now,
+            TABLE.c.not_before > now,
+            TABLE.c.not_before <= TABLE.c.created_at,
+        )
+        .values(not_before=now)
+    ).rowcount
 
 
 def beats(connection: Connection) -> dict[str, int]:
