@@ -141,7 +141,7 @@ class HotPath:
         if not addresses:
             return False
         statement = _REOPEN.format(among=self._marks(len(addresses)))
-        waited = self._run(statement, tuple(addresses)).rowcount > 0
+        waited = bool(self._run(statement, tuple(addresses)).rowcount > 0)
         if waited:
             announce(self._connection)
         return waited
