@@ -209,7 +209,7 @@ class Replica:
             cwd=folder,
             env=environment(settings),
             stdout=asyncio.subprocess.PIPE,
-            stderr=open(f"/tmp/rep-{role}-{time.monotonic()}.log", "w"),
+            stderr=asyncio.subprocess.DEVNULL,
         )
         assert process.stdout is not None
         return cls(process, (await process.stdout.readline()).decode())

@@ -22,8 +22,9 @@ from bot.delivery import Delivery
 from bot.messages import Address, Inbound, Part, Reply, say
 from bot.settings import demo_settings
 from bot.spool import Spool
+from storage import leases, mailbox
 from storage.db import Database
-from storage.mailbox import Inbox
+from storage.mailbox import Inbox, database_millis
 from storage.sequences import next_number
 from tests.bare import NOON, Bare
 from tests.channels.harness import catalog
@@ -262,32 +263,55 @@ class Jumping(MemoryChannel):
 async def test_a_worker_frozen_past_its_lease_doubles_nothing_and_leaves_no_doubt(
     postgres_url: str,
 ) -> None:
-    """Its loop stands still, as under SIGSTOP, while another takes over."""
-    ttl = timedelta(seconds=1.5)
+    """Its loop stands still in mid-call, as under SIGSTOP, while another takes over."""
     bare = Bare(postgres_url)
     bare.lane()
     bare.rows(120)
-    channel = Slow()
-    frozen = Delivery(bare.services, {"memory": channel}, alone=False, in_flight=8, ttl=ttl)
+    channel = Freezing(freeze=lambda: _meanwhile(bare, channel))
+    frozen = Delivery(bare.services, {"memory": channel}, alone=False, in_flight=8, ttl=TTL)
     running = asyncio.create_task(frozen.run())
-    await until(lambda: len(channel.sent) > 20)
-    heir = threading.Thread(target=lambda: asyncio.run(_takes_over(bare, ttl, channel)))
-    heir.start()
-    heir.join()
-    assert bare.states()["unknown"] > 0
-    await until(lambda: set(bare.states()) == {"sent"})
+    await until(lambda: set(bare.states()) == {"sent"}, 30)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+    assert channel.doubted > 0
     assert len({address for address, _part in channel.sent}) == len(channel.sent) == 120
     bare.close()
 
 
-async def _takes_over(bare: Bare, ttl: timedelta, channel: MemoryChannel) -> None:
-    delivery = Delivery(bare.services, {"memory": channel}, alone=False, in_flight=8, ttl=ttl)
-    running = asyncio.create_task(delivery.run())
-    await until(lambda: set(bare.states()) <= {"sent", "unknown"})
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
+TTL = timedelta(seconds=1)
+
+
+@dataclass
+class Freezing(MemoryChannel):
+    """Its twentieth call blocks the loop; `doubted` rows are unknown when it goes on."""
+
+    freeze: Callable[[], int] = field(default=lambda: 0)
+    doubted: int = 0
+
+    async def send(self, address: Address, part: Part, key: str) -> str:
+        sent = await super().send(address, part, key)
+        if len(self.sent) == 20:
+            self.doubted = self.freeze()
+        await asyncio.sleep(0)
+        return sent
+
+
+def _meanwhile(bare: Bare, channel: MemoryChannel) -> int:
+    heir = threading.Thread(target=lambda: asyncio.run(_takes_over(bare, channel)))
+    heir.start()
+    heir.join()
+    return bare.states().get("unknown", 0)
+
+
+async def _takes_over(bare: Bare, channel: MemoryChannel) -> None:
+    def silent() -> bool:
+        with bare.database.engine.connect() as connection:
+            deadline = database_millis(connection) - TTL / timedelta(milliseconds=1)
+            return all(beat < deadline for beat in mailbox.beats(connection).values())
+
+    await until(silent, 30)
+    other = MemoryChannel(sent=channel.sent)
+    await Delivery(bare.services, {"memory": other}, alone=False, ttl=TTL).until_idle(30)
 
 
 class Slow(MemoryChannel):
@@ -296,3 +320,30 @@ class Slow(MemoryChannel):
     async def send(self, address: Address, part: Part, key: str) -> str:
         await asyncio.sleep(0.02)
         return await super().send(address, part, key)
+
+
+def test_what_was_to_leave_at_once_does_not_wait_for_a_clock_that_was_set_back(
+    tmp_path: Path,
+) -> None:
+    bare = Bare(f"sqlite:///{tmp_path}/bare.db")
+    bare.lane()
+    tomorrow = NOON + timedelta(days=1)
+    bare.rows(1, occasion="now", not_before=tomorrow, created_at=tomorrow)
+    bare.rows(1, occasion="then", not_before=tomorrow + timedelta(hours=1), created_at=tomorrow)
+    channel = MemoryChannel()
+    asyncio.run(Delivery(bare.services, {"memory": channel}, alone=True).until_idle())
+    assert [(row.occasion, row.state) for row in bare.all()] == [
+        ("now", "sent"),
+        ("then", "queued"),
+    ]
+    bare.close()
+
+
+def test_a_lease_reckoned_by_a_clock_that_was_set_back_locks_nobody_out(tmp_path: Path) -> None:
+    bare = Bare(f"sqlite:///{tmp_path}/bare.db")
+    day, minute = timedelta(days=1), timedelta(minutes=1)
+    with bare.database.transaction() as connection:
+        assert leases.take(connection, "poller", "dead", day)
+        assert leases.take(connection, "poller", "heir", minute)
+        assert not leases.take(connection, "poller", "third", minute)
+    bare.close()
