@@ -29,6 +29,7 @@ from handlers.plans import asked_of, excused, plan_of, plan_words
 from handlers.purposes import NEWS, POLICY
 from handlers.roles import Role
 from handlers.segments import Segment, Vocabulary, people_of, short_label, understand
+from handlers.telephone import page_of
 from storage.campaigns import Campaign, CampaignState
 
 TYPES = ("节日信", "活动邀请", "政策/通知", "家乡动态")
@@ -170,7 +171,7 @@ class Broadcast(Form, name="broadcast", label="群发"):
     @classmethod
     def claims(cls, text: str) -> bool:
         """「名单 10」 and 「预览」 are this form's while it is open."""
-        return re.fullmatch(r"名单\s*\d*|预览|提交|立即|照发.*", text) is not None
+        return re.fullmatch(r"(?:名单|电话)\s*\d*|预览|提交|立即|照发.*", text) is not None
 
     @classmethod
     def stop(cls, asking: Asking) -> Reply | None:
@@ -189,6 +190,11 @@ class Broadcast(Form, name="broadcast", label="群发"):
         listed = re.fullmatch(r"名单\s*(\d*)", word)
         if listed:
             return self._list(context, int(listed[1] or 10))
+        telephone = re.fullmatch(r"电话\s*(\d{0,5})", word)
+        if telephone:
+            unsaved = self._unsaved(context, self._moment(context))
+            listed_there = page_of(context, unsaved, int(telephone[1] or 1))
+            return self._again(context, before=listed_there)
         if word in ("预览", "看预览", "成品"):
             campaign = self._unsaved(context, self._moment(context))
             shown = campaigns.preview(context, campaign, 3)

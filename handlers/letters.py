@@ -15,6 +15,7 @@ from handlers import campaigns
 from handlers.campaigns import STATE_LABELS
 from handlers.festivals import Coming, coming, every_coming, letters_of, plain_news, show_day
 from handlers.place import Place, here, place_of
+from handlers.plans import plan_of, plan_words
 from handlers.roles import STAFF, Role
 from storage.campaigns import Campaign, CampaignState
 
@@ -84,10 +85,16 @@ def preview(context: Context, argument: str) -> Reply:
     """The letter as four real people would get it."""
     one = _named(context, argument)
     campaign = one.campaign or _fresh(one, here(context), context.now)
-    return campaigns.preview(context, campaign).then(
-        f"定于 {show_day(one.day)} {one.letter.at:%H:%M}（收信人当地时间）寄出，"
-        f"{one.letter.latest:%H:%M} 后不再寄。"
-        f"「信件 修改 {one.letter.label}」改新闻，「信件 提交 {one.letter.label}」送审。"
+    plan = plan_of(context.services, context.session, campaign, context.now)
+    words = plan_words(context.services, context.session, campaign, plan, context.now)
+    return (
+        campaigns.preview(context, campaign)
+        .then(words)
+        .then(
+            f"定于 {show_day(one.day)} {one.letter.at:%H:%M}（收信人当地时间）寄出，"
+            f"{one.letter.latest:%H:%M} 后不再寄。"
+            f"「信件 修改 {one.letter.label}」改新闻，「信件 提交 {one.letter.label}」送审。"
+        )
     )
 
 

@@ -141,7 +141,7 @@ def plan_words(
         _kept(services, session, campaign, plan, now),
         _excuse(services, campaign, plan),
         _how_long(services, session, plan, now),
-        _by_telephone(plan),
+        _by_telephone(campaign, plan),
     ]
     return "\n".join(line for line in lines if line)
 
@@ -172,7 +172,8 @@ def _excuse(services: Services, campaign: Campaign, plan: Plan) -> str:
     if not plan.left_out.get(OFTEN):
         return ""
     rules = "、".join(f"{one.days}天{one.most}次" for one in limits_of(services, campaign))
-    return f"{plan.left_out[OFTEN]} 人近期收到的已够多（每人最多{rules}），这次不发。"
+    way_out = "" if campaign.number else "确有必要请回「照发 事由」。"
+    return f"{plan.left_out[OFTEN]} 人近期收到的已够多（每人最多{rules}），这次不发。{way_out}"
 
 
 def _how_long(services: Services, session: Session, plan: Plan, now: datetime) -> str:
@@ -206,9 +207,12 @@ def _milliseconds(
     return max(by_pace, (people + used - 1) // facts.a_day * DAY_MS)
 
 
-def _by_telephone(plan: Plan) -> str:
+def _by_telephone(campaign: Campaign, plan: Plan) -> str:
     count = sum(plan.left_out.get(reason, 0) for reason in TO_TELEPHONE) + plan.by(Rung.WORD)
-    return f"发不到、只好打电话的有 {count} 人。" if count else ""
+    ask = f"回「群发 电话 {campaign.number}」看名单" if campaign.number else "回「电话」看名单"
+    if not count:
+        return ""
+    return f"渠道送不到、要打电话的有 {count} 人，{ask}。"
 
 
 def _channel(services: Services, name: str) -> str:

@@ -1,18 +1,15 @@
 """群发 导出: how a campaign ended for each person, as a workbook, for coordinators only."""
 
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from openpyxl import Workbook
-from openpyxl.cell import WriteOnlyCell
 from sqlalchemy import Connection, insert
 from sqlmodel import Session, col, func, select
 
-from bot.clock import BEIJING, beijing, show_time
+from bot.clock import beijing, show_time
 from bot.commands import CliWord, Page, command
 from bot.context import Context, Services
 from bot.errors import UserError
@@ -21,6 +18,7 @@ from handlers import codes
 from handlers.campaigns import REASON_LABELS, find
 from handlers.receipts import channel_words
 from handlers.roles import Role
+from handlers.workbook import XLSX, Sheet
 from storage import mailbox
 from storage.audit import VIEWED, AuditEntry
 from storage.campaigns import Campaign
@@ -31,7 +29,6 @@ from storage.profiles import MemberProfile
 PAGE = "receipts"
 MOST = 2000  # rows in a workbook made while others wait; more is for the command line
 BATCH = 500
-XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 HEADS = (("档案号", 18), ("姓名", 12), ("城市", 12), ("渠道", 14), ("结果", 12), ("原因", 16),
          ("时间", 18))  # fmt: skip
 ACTION = "campaign.export"
@@ -75,17 +72,18 @@ def _count(session: Session, campaign: Campaign) -> int:
 
 
 def _show(_services: Services, _session: Session, code: OneTimeCode) -> Part:
-    return Part(f"{_about(code)} 的回执名单，只能取一次。按下面的按钮下载，取走后链接失效。")
+    return Part(f"{about(code)} 的回执名单，只能取一次。按下面的按钮下载，取走后链接失效。")
 
 
 def _take(services: Services, session: Session, code: OneTimeCode) -> Part:
     now = services.clock.now()
     if code.person_id not in people_with_role(session, Role.COORDINATOR, now):
         raise UserError("您已不是统筹员，不能取这份名单。")
-    return _handed(services, session, find(session, _about(code)), code.person_id, now)
+    return _handed(services, session, find(session, about(code)), code.person_id, now)
 
 
-def _about(code: OneTimeCode) -> str:
+def about(code: OneTimeCode) -> str:
+    """The number of what a page's token is about."""
     number: str = json.loads(code.payload)["about"]
     return number
 
@@ -110,35 +108,9 @@ def _handed(
     )
 
 
-class _Sheet:
-    """A workbook with one sheet on its way; text that looks like a formula stays text."""
-
-    def __init__(self, title: str, now: datetime) -> None:
-        self._book = Workbook(write_only=True)
-        self._book.properties.created = now.astimezone(BEIJING).replace(tzinfo=None)
-        self._page = self._book.create_sheet("回执")
-        self._page.freeze_panes = "A3"
-        for letter, (_head, width) in zip("ABCDEFG", HEADS, strict=True):
-            self._page.column_dimensions[letter].width = width
-        self._page.append([self._text(title)])
-        self._page.append([head for head, _width in HEADS])
-
-    def append(self, row: Sequence[str]) -> None:
-        self._page.append([self._text(value) if value[:1] == "=" else value for value in row])
-
-    def _text(self, value: str) -> Any:
-        cell = WriteOnlyCell(self._page, value)
-        cell.data_type = "s"
-        return cell
-
-    def bytes(self) -> bytes:
-        file = io.BytesIO()
-        self._book.save(file)
-        return file.getvalue()
-
-
-def _sheet(campaign: Campaign, now: datetime) -> _Sheet:
-    return _Sheet(f"{campaign.number}「{campaign.title}」回执，截至{show_time(now)}", now)
+def _sheet(campaign: Campaign, now: datetime) -> Sheet:
+    title = f"{campaign.number}「{campaign.title}」回执，截至{show_time(now)}"
+    return Sheet("回执", title, HEADS, now)
 
 
 def _rows(
