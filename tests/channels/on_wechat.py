@@ -2,46 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
 from bot.app import App
 from bot.catalog import Catalog
 from bot.channels.callback import Patience
-from bot.channels.envelope import Envelope
 from bot.channels.wechat.callback import SLOW
 from bot.channels.wechat.channel import WeChatChannel
 from bot.commands import Command
 from bot.messages import Address
 from bot.settings import Settings
+from tests.channels.called import SHORT, Called, faults
 from tests.channels.harness import Trouble, installed, serving, settings_for
-from tests.emulators.faults import What, When
-from tests.emulators.pushing import Push
 from tests.emulators.server import Platforms
 from tests.emulators.wechat import Account
 
 SEND = "cgi-bin/message/custom/send"
 TOKEN = "cgi-bin/stable_token"
 WANG = "oWangXiaoyan"
-MONTH_AGO = 30 * 86400
 
-FAULTS: dict[Trouble, tuple[What, When, float]] = {
-    Trouble.BUSY: ("errcode", "before", -1),
-    Trouble.QUOTA: ("errcode", "before", 45011),
-    Trouble.SERVER_ERROR: ("status", "before", 502),
-    Trouble.HTML: ("html", "before", 0),
-    Trouble.ANSWER_LOST: ("cut", "after", 0),
-    Trouble.NO_ANSWER: ("stall", "after", 0),
-}
-TROUBLES = frozenset(FAULTS) | {Trouble.NOT_SENT}
+FAULTS = faults(45011)
+TROUBLES = Called.troubles
 WEBHOOK = True
-PROMPTLY = 20.0  # real seconds after which a test is told that nothing comes any more
-SHORT = aiohttp.ClientTimeout(sock_connect=1, sock_read=0.3)
 
 
 def wechat_settings(folder: Path, account: Account, api_base: str, **values: Any) -> Settings:
@@ -58,34 +43,18 @@ def wechat_settings(folder: Path, account: Account, api_base: str, **values: Any
     )
 
 
-class OnWeChat:
+class OnWeChat(Called):
     """Members use their phones; the platform calls us and is called."""
 
-    troubles = TROUBLES
-
     def __init__(self, platforms: Platforms, channel: WeChatChannel, app: App, url: str) -> None:
+        ours = platforms.wechat.account
+        sealing = (ours.token, ours.aes_key, ours.app_id)
+        super().__init__(platforms.clock, app, f"{url}/callback/wechat", sealing)
         self.platforms = platforms
         self.wechat = platforms.wechat
-        self.account = platforms.wechat.account
-        self.clock = platforms.clock
+        self.account = ours
         self.channel = channel
-        self.app = app
-        self.webhook = f"{url}/callback/wechat"
-        self.secrets = (self.account.secret, self.account.token, self.account.aes_key)
-
-    async def done(self, push: Push) -> Push:
-        """Wait until a push is answered and the outbox has said the rest."""
-        async with asyncio.timeout(PROMPTLY):
-            await push.done()
-        await self.app.delivery.until_idle()
-        return push
-
-    async def status(self, push: Push, number: int) -> int:
-        """How a try (0 is the first) was answered, whether or not more will follow."""
-        async with asyncio.timeout(PROMPTLY):
-            while len(push.tries) <= number or (status := push.tries[number].status) is None:
-                await self.clock.advance(0)
-        return status
+        self.secrets = (ours.secret, ours.token, ours.aes_key)
 
     async def says(self, who: str, text: str) -> None:
         await self.done(self.wechat.say(who, text))
@@ -105,16 +74,6 @@ class OnWeChat:
         fields = {"Latitude": "45.5", "Longitude": "119.6"}
         push = await self.done(self.wechat.happen(WANG, "LOCATION", fields))
         return push.tries[-1].status or 0
-
-    async def forges(self) -> list[int]:
-        now = int(self.clock.timestamp())
-        good, body = self.sealed("<xml><MsgType>text</MsgType></xml>", now)
-        old, old_body = self.sealed("<xml><MsgType>text</MsgType></xml>", now - MONTH_AGO)
-        return [
-            await self.posts({**good, "msg_signature": "0" * 40}, body),
-            await self.posts(old, old_body),
-            await self.posts({}, body),
-        ]
 
     def heard(self, who: str) -> list[str]:
         return self.wechat.heard(who)
@@ -136,23 +95,6 @@ class OnWeChat:
 
     def address(self, who: str) -> str:
         return str(Address("wechat", self.account.app_id, who))
-
-    def sealed(self, plain: str, stamp: int) -> tuple[dict[str, str], bytes]:
-        """A callback as the platform would sign and seal it."""
-        envelope = Envelope(self.account.token, self.account.aes_key, self.account.app_id)
-        letter = envelope.seal(plain, stamp, "n1")
-        query = {"timestamp": str(stamp), "nonce": "n1", "msg_signature": letter.signature}
-        return query, letter.as_xml().encode()
-
-    async def posts(self, query: dict[str, str], body: bytes) -> int:
-        """The status that a callback is answered with."""
-        async with (
-            aiohttp.ClientSession() as session,
-            session.post(self.webhook, params=query, data=body) as response,
-        ):
-            answer = await response.text()
-        assert "Traceback" not in answer
-        return response.status
 
 
 @asynccontextmanager

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import aiohttp
-
 from bot.app import App
 from bot.channels.callback import Patience
-from bot.channels.envelope import Envelope
 from bot.channels.wecom import WeComChannel
 from bot.channels.wecom.cards import unpack
 from bot.channels.wecom.reading import address_of
 from bot.commands import Command
 from bot.settings import Settings
+from tests.channels.called import SHORT, Called, faults
 from tests.channels.harness import Trouble, installed, serving, settings_for
-from tests.emulators.faults import What, When
 from tests.emulators.pushing import Push
 from tests.emulators.server import Platforms
 from tests.emulators.wecom import Corporation
@@ -26,20 +22,10 @@ from tests.emulators.wecom import Corporation
 SEND = "cgi-bin/message/send"
 TOKEN = "cgi-bin/gettoken"
 WANG, LI = "oWangXiaoyan", "oLiYuangui"
-MONTH_AGO = 30 * 86400
 
-FAULTS: dict[Trouble, tuple[What, When, float]] = {
-    Trouble.BUSY: ("errcode", "before", -1),
-    Trouble.QUOTA: ("errcode", "before", 45009),
-    Trouble.SERVER_ERROR: ("status", "before", 502),
-    Trouble.HTML: ("html", "before", 0),
-    Trouble.ANSWER_LOST: ("cut", "after", 0),
-    Trouble.NO_ANSWER: ("stall", "after", 0),
-}
-TROUBLES = frozenset(FAULTS) | {Trouble.NOT_SENT}
+FAULTS = faults(45009)
+TROUBLES = Called.troubles
 WEBHOOK = True
-PROMPTLY = 20.0  # real seconds after which a test is told that nothing comes any more
-SHORT = aiohttp.ClientTimeout(sock_connect=1, sock_read=0.3)
 
 
 def wecom_settings(folder: Path, ours: Corporation, api_base: str, **values: str) -> Settings:
@@ -57,35 +43,18 @@ def wecom_settings(folder: Path, ours: Corporation, api_base: str, **values: str
     return settings_for(folder, **given)
 
 
-class OnWeCom:
+class OnWeCom(Called):
     """Members use their phones; the platform calls us and is called."""
 
-    troubles = TROUBLES
-
     def __init__(self, platforms: Platforms, channel: WeComChannel, app: App, url: str) -> None:
+        ours = platforms.wecom.corporation
+        sealing = (ours.token, ours.aes_key, ours.corp_id)
+        super().__init__(platforms.clock, app, f"{url}/callback/wecom", sealing)
         self.platforms = platforms
         self.wecom = platforms.wecom
-        self.corporation = platforms.wecom.corporation
-        self.clock = platforms.clock
+        self.corporation = ours
         self.channel = channel
-        self.app = app
-        self.webhook = f"{url}/callback/wecom"
-        ours = self.corporation
         self.secrets = (ours.secret, ours.token, ours.aes_key)
-
-    async def done(self, push: Push) -> Push:
-        """Wait until a push is answered and the outbox has said the rest."""
-        async with asyncio.timeout(PROMPTLY):
-            await push.done()
-        await self.app.delivery.until_idle()
-        return push
-
-    async def status(self, push: Push, number: int) -> int:
-        """How a try (0 is the first) was answered, whether or not more will follow."""
-        async with asyncio.timeout(PROMPTLY):
-            while len(push.tries) <= number or (status := push.tries[number].status) is None:
-                await self.clock.advance(0)
-        return status
 
     async def says(self, who: str, text: str) -> None:
         await self.done(self.wecom.say(who, text))
@@ -111,16 +80,6 @@ class OnWeCom:
         push = await self.done(self.wecom.event(WANG, "LOCATION", fields))
         return push.tries[-1].status or 0
 
-    async def forges(self) -> list[int]:
-        now = int(self.clock.timestamp())
-        good, body = self.sealed("<xml><MsgType>text</MsgType></xml>", now)
-        old, old_body = self.sealed("<xml><MsgType>text</MsgType></xml>", now - MONTH_AGO)
-        return [
-            await self.posts({**good, "msg_signature": "0" * 40}, body),
-            await self.posts(old, old_body),
-            await self.posts({}, body),
-        ]
-
     def heard(self, who: str) -> list[str]:
         return self.wecom.heard(who)
 
@@ -143,26 +102,6 @@ class OnWeCom:
 
     def address(self, who: str) -> str:
         return str(address_of(self.corporation.corp_id, who))
-
-    def sealed(
-        self, plain: str, stamp: int, receive_id: str | None = None
-    ) -> tuple[dict[str, str], bytes]:
-        """A callback as the platform would sign and seal it."""
-        ours = self.corporation
-        envelope = Envelope(ours.token, ours.aes_key, receive_id or ours.corp_id)
-        letter = envelope.seal(plain, stamp, "n1")
-        query = {"timestamp": str(stamp), "nonce": "n1", "msg_signature": letter.signature}
-        return query, letter.as_xml().encode()
-
-    async def posts(self, query: dict[str, str], body: bytes) -> int:
-        """The status that a callback is answered with."""
-        async with (
-            aiohttp.ClientSession() as session,
-            session.post(self.webhook, params=query, data=body) as response,
-        ):
-            answer = await response.text()
-        assert "Traceback" not in answer
-        return response.status
 
 
 @asynccontextmanager

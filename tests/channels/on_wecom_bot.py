@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
 from bot.app import App
 from bot.channels.callback import Patience
-from bot.channels.envelope import Envelope
+from bot.channels.envelope import Sealed
 from bot.channels.wecom.bot.reading import NAME, address_of
 from bot.channels.wecom.bot.url import PATH, PATIENCE, UrlBot
 from bot.commands import Command
 from bot.settings import Settings
+from tests.channels.called import PROMPTLY, SHORT, Called, faults
 from tests.channels.harness import Trouble, installed, serving, settings_for
-from tests.channels.on_wechat import PROMPTLY, SHORT
-from tests.emulators.faults import What, When
 from tests.emulators.server import Platforms
 from tests.emulators.wecom_bot import RESPONSE, Account, Push
 
 WANG, LI, GROUP = "oWangXiaoyan", "oLiYuangui", "wrInternalGroup"
-MONTH_AGO = 30 * 86400
 
-FAULTS: dict[Trouble, tuple[What, When, float]] = {
-    Trouble.BUSY: ("errcode", "before", -1),
-    Trouble.QUOTA: ("errcode", "before", 45009),
-    Trouble.SERVER_ERROR: ("status", "before", 502),
-    Trouble.HTML: ("html", "before", 0),
-    Trouble.ANSWER_LOST: ("cut", "after", 0),
-    Trouble.NO_ANSWER: ("stall", "after", 0),
-}
+FAULTS = faults(45009)
 TROUBLES = frozenset(FAULTS)
 WEBHOOK = True
 
@@ -50,19 +40,19 @@ def bot_settings(folder: Path, account: Account, url: str, **values: Any) -> Set
     return settings_for(folder, channels=NAME, **given)
 
 
-class OnWeComBot:
+class OnWeComBot(Called):
     """Employees use their phones; the platform calls us and is answered in place."""
 
     troubles = TROUBLES
+    CALL = '{"msgid":"1","msgtype":"text","from":{"userid":"x"},"text":{"content":"帮助"}}'
 
     def __init__(self, platforms: Platforms, channel: UrlBot, app: App, url: str) -> None:
+        ours = platforms.wecom_bot.account
+        super().__init__(platforms.clock, app, f"{url}{PATH}", (ours.token, ours.aes_key, ""))
         self.platforms = platforms
         self.bot = platforms.wecom_bot
-        self.account = self.bot.account
-        self.clock = platforms.clock
+        self.account = ours
         self.channel = channel
-        self.app = app
-        self.webhook = f"{url}{PATH}"
         self.secrets = (self.account.token, self.account.aes_key, "response_code=")
 
     async def done(self, push: Push | None) -> Push:
@@ -99,17 +89,6 @@ class OnWeComBot:
         push = await self.done(self.bot.happen(WANG, "something_new"))
         return push.tries[-1].status or 0
 
-    async def forges(self) -> list[int]:
-        now = int(self.clock.timestamp())
-        text = '{"msgid":"1","msgtype":"text","from":{"userid":"x"},"text":{"content":"帮助"}}'
-        good, body = self.sealed(text, now)
-        old, old_body = self.sealed(text, now - MONTH_AGO)
-        return [
-            await self.posts({**good, "msg_signature": "0" * 40}, body),
-            await self.posts(old, old_body),
-            await self.posts({}, body),
-        ]
-
     def heard(self, who: str) -> list[str]:
         return self.bot.heard(who)
 
@@ -126,25 +105,8 @@ class OnWeComBot:
     def address(self, who: str) -> str:
         return str(address_of(self.account.bot_id, who))
 
-    def sealed(
-        self, plain: str, stamp: int, receive_id: str = ""
-    ) -> tuple[dict[str, str], dict[str, str]]:
-        """A callback as the platform would sign and seal it."""
-        envelope = Envelope(self.account.token, self.account.aes_key, receive_id)
-        letter = envelope.seal(plain, stamp, "n1")
-        query = {"timestamp": str(stamp), "nonce": "n1", "msg_signature": letter.signature}
-        return query, {"encrypt": letter.encrypt}
-
-    async def posts(self, query: dict[str, str], body: Any) -> int:
-        """The status that a callback is answered with."""
-        sent = {"json": body} if isinstance(body, dict) else {"data": body}
-        async with (
-            aiohttp.ClientSession() as session,
-            session.post(self.webhook, params=query, **sent) as response,
-        ):
-            answer = await response.text()
-        assert "Traceback" not in answer
-        return response.status
+    def written(self, letter: Sealed) -> bytes:
+        return json.dumps({"encrypt": letter.encrypt}).encode()
 
 
 @asynccontextmanager

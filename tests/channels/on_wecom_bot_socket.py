@@ -14,8 +14,8 @@ from bot.channels.wecom.bot.socket import SocketBot
 from bot.commands import Command
 from bot.errors import SendError
 from bot.settings import Settings
+from tests.channels.called import PROMPTLY
 from tests.channels.harness import Trouble, installed, settings_for
-from tests.channels.on_wechat import PROMPTLY
 from tests.channels.on_wecom_bot import GROUP, LI, WANG
 from tests.emulators.faults import What, When
 from tests.emulators.server import Platforms

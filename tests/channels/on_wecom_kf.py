@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import aiohttp
-
 from bot.app import App
-from bot.channels.envelope import Envelope
 from bot.channels.wecom.callback import PATH
 from bot.channels.wecom.kf.channel import KfChannel
 from bot.commands import Command
 from bot.messages import Address
 from bot.settings import Settings
+from tests.channels.called import SHORT, Called, faults
 from tests.channels.harness import Trouble, installed, serving, settings_for
-from tests.emulators.faults import What, When
-from tests.emulators.pushing import Push
 from tests.emulators.server import Platforms
 from tests.emulators.wecom import Corporation
 from tests.emulators.wecom_kf import Kf, KfRules
@@ -29,25 +24,15 @@ SYNC = "cgi-bin/kf/sync_msg"
 TOKEN = "cgi-bin/gettoken"
 WANG = "oWangXiaoyan"
 LI = "oLiYuangui"
-MONTH_AGO = 30 * 86400
 
-FAULTS: dict[Trouble, tuple[What, When, float]] = {
-    Trouble.BUSY: ("errcode", "before", -1),
-    Trouble.QUOTA: ("errcode", "before", 45009),
-    Trouble.SERVER_ERROR: ("status", "before", 502),
-    Trouble.HTML: ("html", "before", 0),
-    Trouble.ANSWER_LOST: ("cut", "after", 0),
-    Trouble.NO_ANSWER: ("stall", "after", 0),
-}
-TROUBLES = frozenset(FAULTS) | {Trouble.NOT_SENT}
+FAULTS = faults(45009)
+TROUBLES = Called.troubles
 WEBHOOK = True
 CANNOT = {
     "test_who_has_blocked_the_bot_is_given_up": "the platform accepts it and tells afterwards",
     "test_a_long_answer_arrives_whole": "five messages are all that one of theirs opens",
 }
 """Tests that the platform cannot be held to, and why; its own tests say what happens instead."""
-PROMPTLY = 20.0  # real seconds after which a test is told that nothing comes any more
-SHORT = aiohttp.ClientTimeout(sock_connect=1, sock_read=0.3)
 
 
 def wecom_settings(
@@ -66,31 +51,24 @@ def wecom_settings(
     )
 
 
-class OnKf:
+class OnKf(Called):
     """Customers write to the service account; the platform keeps it until we fetch it."""
-
-    troubles = TROUBLES
 
     def __init__(
         self, platforms: Platforms, kf: Kf, channel: KfChannel, app: App, url: str
     ) -> None:
+        ours = platforms.wecom.corporation
+        sealing = (ours.token, ours.aes_key, ours.corp_id)
+        super().__init__(platforms.clock, app, f"{url}{PATH}", sealing)
         self.platforms = platforms
         self.wecom = platforms.wecom
         self.kf = kf
-        self.clock = platforms.clock
         self.channel = channel
-        self.app = app
-        self.webhook = f"{url}{PATH}"
-        corporation = self.wecom.corporation
-        self.secrets = (corporation.secret, corporation.token, corporation.aes_key)
+        self.secrets = (ours.secret, ours.token, ours.aes_key)
 
-    async def done(self, push: Push) -> Push:
-        """Wait until a push is answered, what it told of is fetched, and the outbox is empty."""
-        async with asyncio.timeout(PROMPTLY):
-            await push.done()
-            await self.channel.settled()
-        await self.app.delivery.until_idle()
-        return push
+    async def heard_out(self) -> None:
+        """What a push tells of is fetched."""
+        await self.channel.settled()
 
     async def says(self, who: str, text: str) -> None:
         await self.done(self.kf.say(who, text))
@@ -109,16 +87,6 @@ class OnKf:
     async def happens(self) -> int:
         push = await self.done(self.wecom.announce("some_new_event", {"OpenKfId": "x"}))
         return push.tries[-1].status or 0
-
-    async def forges(self) -> list[int]:
-        now = int(self.clock.timestamp())
-        good, body = self.sealed("<xml><MsgType>text</MsgType></xml>", now)
-        old, old_body = self.sealed("<xml><MsgType>text</MsgType></xml>", now - MONTH_AGO)
-        return [
-            await self.posts({**good, "msg_signature": "0" * 40}, body),
-            await self.posts(old, old_body),
-            await self.posts({}, body),
-        ]
 
     def heard(self, who: str) -> list[str]:
         return self.kf.heard(who)
@@ -141,24 +109,6 @@ class OnKf:
 
     def address(self, who: str) -> str:
         return str(Address("wecom_kf", self.kf.account, who))
-
-    def sealed(self, plain: str, stamp: int) -> tuple[dict[str, str], bytes]:
-        """A callback as the platform would sign and seal it."""
-        corporation = self.wecom.corporation
-        envelope = Envelope(corporation.token, corporation.aes_key, corporation.corp_id)
-        letter = envelope.seal(plain, stamp, "n1")
-        query = {"timestamp": str(stamp), "nonce": "n1", "msg_signature": letter.signature}
-        return query, letter.as_xml().encode()
-
-    async def posts(self, query: dict[str, str], body: bytes) -> int:
-        """The status that a callback is answered with."""
-        async with (
-            aiohttp.ClientSession() as session,
-            session.post(self.webhook, params=query, data=body) as response,
-        ):
-            answer = await response.text()
-        assert "Traceback" not in answer
-        return response.status
 
 
 @asynccontextmanager

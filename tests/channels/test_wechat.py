@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,17 +23,17 @@ from bot.channels.wechat import build
 from bot.channels.wechat.channel import WeChatChannel
 from bot.channels.wechat.menu import Button, client, read_menu
 from bot.clock import SystemClock
-from bot.commands import Command, command
-from bot.context import Context, outbox_row
+from bot.context import outbox_row
 from bot.dispatch import Waiting
 from bot.errors import SendError
 from bot.installation import load_settings
-from bot.messages import Address, File, Inbound, Part, Reply, load_reply, say
+from bot.messages import Address, File, Inbound, Part, load_reply, say
 from bot.purposes import ANSWER
 from bot.settings import demo_settings
 from storage import mailbox
 from storage.mailbox import Outbox, State
 from storage.people import Contact, Grant
+from tests.channels.called import Slow
 from tests.channels.harness import serving
 from tests.channels.on_wechat import (
     SEND,
@@ -54,25 +53,6 @@ from tests.world import KEYS, whole_catalog
 pytestmark = pytest.mark.anyio
 
 MENU = "cgi-bin/menu/create"
-
-
-class Slow:
-    """A word whose answer takes as long as the test likes, and how often it was worked out."""
-
-    def __init__(self) -> None:
-        self.runs = 0
-        self.begun = threading.Event()
-        self.free = threading.Event()
-
-    def word(self) -> Command:
-        @command("慢")
-        def slowly(context: Context, _argument: str) -> Reply:
-            self.runs += 1
-            self.begun.set()
-            self.free.wait(20)
-            return say("慢慢来")
-
-        return slowly
 
 
 @pytest.fixture
@@ -167,8 +147,8 @@ async def test_fact_2_compatible_mode_is_read_where_it_is_sealed(wechat: OnWeCha
 
 
 async def test_fact_3_a_message_for_another_account_is_forbidden(wechat: OnWeChat) -> None:
-    wechat.account = type(wechat.account)(app_id="wx0000000000000000")
-    query, body = wechat.sealed(text("回声 好"), int(wechat.clock.timestamp()))
+    now = int(wechat.clock.timestamp())
+    query, body = wechat.sealed(text("回声 好"), now, "wx0000000000000000")
     assert await wechat.posts(query, body) == 403
 
 
@@ -710,8 +690,7 @@ async def test_trap_1_a_refused_token_is_asked_for_once_more_and_no_further(
     tmp_path: Path,
 ) -> None:
     async with running(tmp_path, wechat_menu="登记") as on:
-        while not on.wechat.calls[MENU]:  # the one that is set when the channel starts
-            await on.clock.advance(0)
+        await on.channel.set_menu()
         before = on.wechat.calls[MENU]
         on.wechat.fail(MENU, "errcode", times=-1, value=40001)
         with pytest.raises(SendError, match="token"):

@@ -27,8 +27,8 @@ from storage.organisation import Unit
 from storage.people import Contact, Grant, Person
 from storage.scenes import Arrival, CodeState, SceneCode
 from storage.wechat import Follower
+from tests.channels.called import PROMPTLY
 from tests.channels.on_wechat import (
-    PROMPTLY,
     SEND,
     TOKEN,
     WANG,

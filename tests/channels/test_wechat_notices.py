@@ -31,7 +31,8 @@ from storage import mailbox
 from storage.mailbox import Outbox, State
 from storage.people import ConsentEntry, Contact, Grant, record_consent
 from storage.wechat import NoticeGrant
-from tests.channels.on_wechat import PROMPTLY, SEND, WANG, OnWeChat, running
+from tests.channels.called import PROMPTLY
+from tests.channels.on_wechat import SEND, WANG, OnWeChat, running
 from tests.emulators.clock import VirtualClock
 from tests.emulators.server import START, Platforms
 from tests.emulators.wechat import Rules, WeChat

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
@@ -21,8 +20,7 @@ from bot.channels.wecom.cards import CARD_TEXT, messages, pack, unpack
 from bot.channels.wecom.channel import WeComChannel
 from bot.channels.wecom.ledger import Ledger
 from bot.clock import SystemClock
-from bot.commands import Command, command
-from bot.context import Context, outbox_row
+from bot.context import outbox_row
 from bot.errors import SendError
 from bot.messages import Address, Choice, File, Link, Part, Reply, load_reply, say
 from bot.purposes import ANSWER
@@ -30,12 +28,12 @@ from bot.settings import demo_settings
 from storage import mailbox
 from storage.mailbox import Outbox, State
 from storage.people import Contact, Grant
+from tests.channels.called import SHORT, Slow
 from tests.channels.harness import Trouble, serving
 from tests.channels.on_wecom import (
     FAULTS,
     LI,
     SEND,
-    SHORT,
     TOKEN,
     WANG,
     OnWeCom,
@@ -51,25 +49,6 @@ UPLOAD = "cgi-bin/media/upload"
 UPDATE = "cgi-bin/message/update_template_card"
 SHEET = File("三月回执.xlsx", "application/vnd.ms-excel", "名单".encode() * 10)
 CARD = Part("请选：1. 回声；2. 三句", (Choice("回声", "回声"), Choice("三句", "三句")))
-
-
-class Slow:
-    """A word whose answer takes as long as the test likes, and how often it was worked out."""
-
-    def __init__(self) -> None:
-        self.runs = 0
-        self.begun = threading.Event()
-        self.free = threading.Event()
-
-    def word(self) -> Command:
-        @command("慢")
-        def slowly(context: Context, _argument: str) -> Reply:
-            self.runs += 1
-            self.begun.set()
-            self.free.wait(20)
-            return say("慢慢来")
-
-        return slowly
 
 
 @pytest.fixture

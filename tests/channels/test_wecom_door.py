@@ -13,8 +13,9 @@ from sqlmodel import select
 from bot.app import App, build_channels, facts_of, services_for
 from bot.channels.wecom.callback import PATH
 from storage.customer_groups import CustomerGroup
+from tests.channels.called import PROMPTLY
 from tests.channels.harness import catalog, serving
-from tests.channels.on_wecom_kf import PROMPTLY, WANG, wecom_settings
+from tests.channels.on_wecom_kf import WANG, wecom_settings
 from tests.emulators.server import Platforms
 from tests.laying import lay_tables
 from tests.world import KEYS

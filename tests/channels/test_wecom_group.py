@@ -36,8 +36,9 @@ from storage.customer_groups import (
     standing,
 )
 from storage.mailbox import Outbox, State
+from tests.channels.called import PROMPTLY, SHORT
 from tests.channels.harness import serving
-from tests.channels.on_wecom_kf import PROMPTLY, SHORT, wecom_settings
+from tests.channels.on_wecom_kf import wecom_settings
 from tests.emulators.pushing import Push
 from tests.emulators.server import Platforms
 from tests.emulators.wecom_contact import HAD_ANOTHER, NOT_A_FRIEND, Contact

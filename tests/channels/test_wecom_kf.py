@@ -23,11 +23,11 @@ from storage.cursors import move_cursor, read_cursor
 from storage.dialogs import Draft
 from storage.mailbox import Inbox, Outbox, State
 from storage.people import Contact
+from tests.channels.called import SHORT
 from tests.channels.harness import installed
 from tests.channels.on_wecom_kf import (
     LI,
     SEND,
-    SHORT,
     SYNC,
     WANG,
     OnKf,

@@ -22,8 +22,8 @@ from bot.messages import Address, File, Part, Reply, say
 from bot.settings import Settings, demo_settings
 from storage import mailbox
 from storage.mailbox import Outbox, State
+from tests.channels.called import SHORT
 from tests.channels.harness import LONG, ODD, installed, settings_for
-from tests.channels.on_wecom import SHORT
 from tests.emulators.server import Platforms
 
 pytestmark = pytest.mark.anyio

@@ -11,6 +11,7 @@ from typing import Literal
 from aiohttp import web
 
 from tests.emulators.clock import VirtualClock
+from tests.emulators.control import control
 
 What = Literal["cut", "stall", "delay", "status", "html", "errcode"]
 When = Literal["before", "after"]
@@ -51,6 +52,25 @@ class Faults:
                     fault.times -= 1 if fault.times > 0 else 0
                     return fault
         return None
+
+
+class Fallible:
+    """A platform whose endpoints fail on request."""
+
+    def __init__(self) -> None:
+        self.faults = Faults()
+
+    @control
+    def fail(
+        self, endpoint: str, what: What, when: When = "before", times: int = 1, value: float = 0
+    ) -> None:
+        """Lay a fault for a path such as `cgi-bin/message/send`, a method or a command."""
+        self.faults.lay(endpoint, Fault(what, when, times, value))
+
+    @control
+    def mend(self) -> None:
+        """Take every fault away."""
+        self.faults.clear()
 
 
 async def answer_with(

@@ -24,7 +24,7 @@ from aiohttp import web
 
 from tests.emulators.clock import VirtualClock
 from tests.emulators.control import control
-from tests.emulators.faults import Fault, Faults, What, When, answer_with
+from tests.emulators.faults import Fallible, answer_with
 
 Json = dict[str, Any]
 
@@ -197,7 +197,7 @@ def _unparsable(why: str) -> Refused:
     return Refused(400, f"Bad Request: can't parse entities: {why}")
 
 
-class Telegram:
+class Telegram(Fallible):
     """One bot, the people and groups around it, and the API at `<url>/bot<token>/<method>`."""
 
     def __init__(
@@ -208,6 +208,7 @@ class Telegram:
         rules: Rules | None = None,
         privacy: bool = True,
     ) -> None:
+        super().__init__()
         self.clock = clock
         self.token = token
         self.rules = rules or Rules()
@@ -221,7 +222,6 @@ class Telegram:
         self.chats: dict[int, Chat] = {}
         self.menus: dict[str, list[Json]] = {}
         """Commands by the type of their scope."""
-        self.faults = Faults()
         self.calls: Counter[str] = Counter()
         self.limiter = Limiter(clock, self.rules)
         self.webhook = ""
@@ -478,17 +478,6 @@ class Telegram:
         return id
 
     # What tests and operators do -----------------------------------------------------------------
-
-    @control
-    def fail(
-        self, endpoint: str, what: What, when: When = "before", times: int = 1, value: float = 0
-    ) -> None:
-        """Lay a fault for a method such as `sendMessage`."""
-        self.faults.lay(endpoint, Fault(what, when, times, value))
-
-    @control
-    def mend(self) -> None:
-        self.faults.clear()
 
     @control
     def flood(self, seconds: float, chat: int | None = None) -> None:

@@ -29,7 +29,7 @@ from wechatpy.crypto import PrpCrypto
 
 from tests.emulators.clock import VirtualClock
 from tests.emulators.control import control
-from tests.emulators.faults import Fault, Faults, What, When, answer_with
+from tests.emulators.faults import Fallible, answer_with
 from tests.emulators.pushing import Push, Pusher, Signed
 
 BEIJING = ZoneInfo("Asia/Shanghai")
@@ -230,7 +230,7 @@ def _day_of(timestamp: float) -> str:
     return datetime.fromtimestamp(timestamp, UTC).astimezone(BEIJING).date().isoformat()
 
 
-class WeChat:
+class WeChat(Fallible):
     """One Official Account, its members, and the API at `<url>/mp/cgi-bin/…`.
 
     `callback_url` is the product's address; `mode` is the console's 安全模式 (`safe`), 兼容模式
@@ -246,13 +246,13 @@ class WeChat:
         rules: Rules | None = None,
         mode: str = "safe",
     ) -> None:
+        super().__init__()
         self.clock = clock
         self.account = account or Account()
         self.rules = rules or Rules()
         self.mode = mode
         self.members: dict[str, Member] = {}
         self.tokens = Tokens(clock, self.rules)
-        self.faults = Faults()
         self.calls: Counter[str] = Counter()
         self.by_day: Counter[tuple[str, str]] = Counter()
         self.sent: list[dict[str, Any]] = []
@@ -424,17 +424,6 @@ class WeChat:
         return self._event(self.members[openid], event, dict(fields or {}))
 
     # What tests and operators do -----------------------------------------------------------------
-
-    @control
-    def fail(
-        self, endpoint: str, what: What, when: When = "before", times: int = 1, value: float = 0
-    ) -> None:
-        """Lay a fault for an endpoint such as `cgi-bin/message/custom/send`."""
-        self.faults.lay(endpoint, Fault(what, when, times, value))
-
-    @control
-    def mend(self) -> None:
-        self.faults.clear()
 
     @control
     def kill_tokens(self) -> None:

@@ -28,7 +28,7 @@ from wechatpy.crypto import PrpCrypto
 
 from tests.emulators.clock import VirtualClock
 from tests.emulators.control import control
-from tests.emulators.faults import Fault, Faults, What, When, answer_with
+from tests.emulators.faults import Fallible, answer_with
 from tests.emulators.pushing import Push, Pusher, Signed
 from tests.emulators.wechat import Line, Refused, elements
 
@@ -157,7 +157,7 @@ class Tokens:
         self._valid.clear()
 
 
-class WeCom:
+class WeCom(Fallible):
     """One corporation, its members, and the API at `<url>/qy/cgi-bin/…`.
 
     `secrets` are those of all its apps that may ask for a token.
@@ -171,13 +171,13 @@ class WeCom:
         corporation: Corporation | None = None,
         rules: Rules | None = None,
     ) -> None:
+        super().__init__()
         self.clock = clock
         self.corporation = corporation or Corporation()
         self.rules = rules or Rules()
         self.secrets: set[str] = {self.corporation.secret}
         self.members: dict[str, Member] = {}
         self.tokens = Tokens(clock, self.rules.token_life)
-        self.faults = Faults()
         self.calls: Counter[str] = Counter()
         self.sent: list[Json] = []
         self.ip_allowed = True
@@ -283,17 +283,6 @@ class WeCom:
         return self.event(userid, "template_card_event", fields)
 
     # What tests and operators do -----------------------------------------------------------------
-
-    @control
-    def fail(
-        self, endpoint: str, what: What, when: When = "before", times: int = 1, value: float = 0
-    ) -> None:
-        """Lay a fault for an endpoint such as `cgi-bin/message/send`."""
-        self.faults.lay(endpoint, Fault(what, when, times, value))
-
-    @control
-    def mend(self) -> None:
-        self.faults.clear()
 
     @control
     def kill_tokens(self) -> None:

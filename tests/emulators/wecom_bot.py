@@ -28,7 +28,7 @@ from wechatpy.crypto import PrpCrypto
 
 from tests.emulators.clock import VirtualClock
 from tests.emulators.control import control
-from tests.emulators.faults import Fault, Faults, What, When, answer_with
+from tests.emulators.faults import Fallible, Fault, answer_with
 
 Json = dict[str, Any]
 
@@ -268,7 +268,7 @@ def check_card(card: Json) -> None:
         raise Refused(40058)
 
 
-class WeComBot:
+class WeComBot(Fallible):
     """One bot of one enterprise, its employees and internal groups.
 
     `mode` is what the administrator chose: `url` (callbacks to `callback_url`) or `socket`; each
@@ -284,6 +284,7 @@ class WeComBot:
         rules: Rules | None = None,
         mode: str = "url",
     ) -> None:
+        super().__init__()
         self.clock = clock
         self.callback_url = callback_url
         self.account = account or Account()
@@ -292,7 +293,6 @@ class WeComBot:
         self.url = ""
         self.chats: dict[str, Chat] = {}
         self.calls: Counter[str] = Counter()
-        self.faults = Faults()
         self.media: dict[str, float] = {}
         self.files: dict[str, bytes] = {}
         self.live: Connection | None = None
@@ -397,17 +397,6 @@ class WeComBot:
         self.chats[chat].bot_inside = False
 
     # What tests and operators do -----------------------------------------------------------------
-
-    @control
-    def fail(
-        self, endpoint: str, what: What, when: When = "before", times: int = 1, value: float = 0
-    ) -> None:
-        """Lay a fault for a command (`aibot_send_msg`) or for `cgi-bin/aibot/response`."""
-        self.faults.lay(endpoint, Fault(what, when, times, value))
-
-    @control
-    def mend(self) -> None:
-        self.faults.clear()
 
     @control
     def connect(self, callback_url: str) -> None:
