@@ -10,7 +10,7 @@ from sqlalchemy import func, insert, text
 from sqlmodel import select
 
 from storage.people import ConsentNow, Contact, Person, Unsubscription
-from storage.profiles import MemberCategory, MemberProfile
+from storage.profiles import MemberCategory, MemberProfile, keep_phone
 from tests.world import World
 
 SURNAMES = "高林沈叶程方苏陆唐韩曹许邓萧冯曾"
@@ -121,3 +121,11 @@ def register_many(
         if not world.database.sqlite:
             session.execute(text("SELECT setval('person_id_seq', max(id)) FROM person"))
     return [row["id"] for row in people]
+
+
+def lose(world: World, who: str, phone: str = "") -> None:
+    """Somebody's address is lost; `phone` is what they gave."""
+    person_id = world.person(who)
+    with world.database.session() as session:
+        session.exec(select(Contact).where(Contact.person_id == person_id)).one().reachable = False
+        keep_phone(session.get_one(MemberProfile, person_id), phone or None, world.database.keys)

@@ -8,6 +8,7 @@ A transcript is lines of
     % place gongan                  % role 小王 coordinator        % start 2026-03-01 09:00
     % people 12   (register so many invented members, member-0 and on; see tests/people.py)
     % team (lay the invented field team with its unit and projects)
+    % lost member-1 13900001234   (their address is lost; the phone they gave, if any)
 In expected lines `…` stands for anything, `{code}` takes a word that later lines may use.
 """
 
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from bot.messages import Chat, Kind
 from tests import delta_team
-from tests.people import register_many
+from tests.people import lose, register_many
 from tests.world import GROUP, World
 
 DEFAULT = "乡亲"
@@ -116,6 +117,8 @@ class Player:
             register_many(self.world, int(rest[0]))
         if word == "team":
             delta_team.lay(self.world)
+        if word == "lost":
+            lose(self.world, *rest)
 
     def _say(self, line: Line, text: str) -> str:
         if self.restart:
