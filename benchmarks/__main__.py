@@ -1,7 +1,8 @@
 """Runs one benchmark by name, or all; exit code 1 when a promise of its own is broken.
 
 A number after a name sets its size: `fuzz 60` for a minute of it, `soak 200` for so many people,
-`growth 10000000` up to so many rows, `kills 20` for so many kills.
+`growth 10000000` up to so many rows, `kills 20` for so many kills, `delivery 60` for so many
+seconds of each queue in each round.
 """
 
 import importlib
@@ -21,7 +22,7 @@ NAMES = (
     "soak",
     "fuzz",
 )
-SIZED = ("kills", "growth", "soak", "fuzz")
+SIZED = ("delivery", "kills", "growth", "soak", "fuzz")
 
 
 def main(arguments: list[str]) -> int:

@@ -29,7 +29,7 @@ from benchmarks.peers.tally import CALL, IN_FLIGHT
 from tests.postgres import Server, running_server
 
 ROWS = 100_000
-SECONDS = 4  # that each takes in each round
+SECONDS = 3  # that each takes in each round
 ROUNDS = 3
 CHATS = 8_000  # rows over HTTP
 FEW, MANY = 10_000, 1_000_000  # rows between which memory must not grow
