@@ -26,6 +26,7 @@ from tests.bare import Bare
 from tests.channels.harness import catalog
 from tests.laying import lay_tables
 from tests.test_outages import Slow, said, until
+from tests.test_web import served
 from tests.world import KEYS, MemoryChannel
 
 PEOPLE, SENTENCES = 24, 6
@@ -154,7 +155,9 @@ async def test_a_worker_that_goes_home_finishes_its_calls_and_gives_the_rest_bac
     bare.close()
 
 
-def test_figures_are_told_while_the_database_is_away(tmp_path: Path) -> None:
+@pytest.fixture
+def lost(tmp_path: Path) -> Iterator[App]:
+    """An installation whose database is out of reach, and who keeps one message."""
     services = services_for(
         demo_settings(database_url=f"sqlite:///{tmp_path}/gone/bot.db"),
         {},
@@ -165,7 +168,18 @@ def test_figures_are_told_while_the_database_is_away(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "spool", services.keys)
     spool.keep([said(1)])
     app = App(services, {}, alone=True, spool=spool)
-    told = exposition(app).decode()
+    yield app
+    app.close()
+
+
+def test_figures_are_told_while_the_database_is_away(lost: App) -> None:
+    told = exposition(lost).decode()
     assert "hongyan_database_up 0.0" in told
     assert "hongyan_spooled 1.0" in told
-    app.close()
+
+
+@pytest.mark.anyio
+async def test_who_asks_whether_a_replica_is_ready_learns_what_it_keeps(lost: App) -> None:
+    async with served(lost) as client:
+        answer = await client.get("/readyz")
+        assert (answer.status, await answer.text()) == (503, "database spool=1")
