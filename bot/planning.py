@@ -36,7 +36,7 @@ from bot.context import ChannelFacts, Services, may_carry
 from bot.ladder import LEAVING, WAITING, Asked, Rung, Way
 from storage import mailbox
 from storage.campaigns import Campaign
-from storage.driver import execute, on_conflict_base, plan_at_once
+from storage.driver import execute, looking_up, on_conflict_base
 from storage.mailbox import TABLE
 from storage.people import (
     ALL_TOPICS,
@@ -272,14 +272,14 @@ def _verdicts(services: Services, people: Select[Any], asked: Asked) -> Any:
 
 def plan(services: Services, session: Session, people: Select[Any], asked: Asked) -> Plan:
     """Count a segment by rung and by reason. `people` selects person ids; doubles count once."""
-    plan_at_once(session.connection())
     verdicts = _verdicts(services, people, asked)
     columns = (verdicts.c.reason, verdicts.c.rung, verdicts.c.channel)
+    query = select(*columns, func.count()).group_by(*columns).order_by(*columns)
+    with looking_up(session.connection()):
+        rows = session.execute(query).all()
     reached: list[Reach] = []
     left_out: dict[str, int] = {}
-    for reason, rung, channel, count in session.execute(
-        select(*columns, func.count()).group_by(*columns).order_by(*columns)
-    ):
+    for reason, rung, channel, count in rows:
         if reason is None:
             reached.append(Reach(channel or "", Rung(rung), count))
         else:
@@ -381,15 +381,15 @@ def freeze_some(
     if some is None:
         return None
     part, last = some
-    plan_at_once(session.connection())
     verdicts = _verdicts(services, part, asked)
-    zones = _times(services, session, part, asked, moment)
-    source = _rows(services, verdicts, campaign, asked, zones)
-    session.execute(
-        on_conflict_base(session.connection(), TABLE)
-        .from_select([column.name for column in source.selected_columns], source)
-        .on_conflict_do_nothing()
-    )
+    with looking_up(session.connection()):
+        zones = _times(services, session, part, asked, moment)
+        source = _rows(services, verdicts, campaign, asked, zones)
+        session.execute(
+            on_conflict_base(session.connection(), TABLE)
+            .from_select([column.name for column in source.selected_columns], source)
+            .on_conflict_do_nothing()
+        )
     return last
 
 

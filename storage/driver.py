@@ -3,6 +3,8 @@
 SQLAlchemy's compiler, its execution and its row objects would cost more than the work itself.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Never
 
 from sqlalchemy import Connection, text
@@ -66,11 +68,21 @@ def on_conflict_nothing(connection: Connection, table: Any) -> Any:
     return on_conflict_base(connection, table).on_conflict_do_nothing()
 
 
-def plan_at_once(connection: Connection) -> None:
-    """In this transaction run each statement as it is: compiling a long one costs PostgreSQL more
-    than running it, however many rows it expects."""
-    if connection.dialect.name != "sqlite":
-        connection.execute(text("SET LOCAL jit = off"))
+_WAYS_OFF = ("jit", "enable_hashjoin", "enable_mergejoin")
+
+
+@contextmanager
+def looking_up(connection: Connection) -> Iterator[None]:
+    """Have what is joined meanwhile looked up row by row, so that it costs what the rows asked for
+    cost and not what the tables do; compiling such a statement would cost more than running it."""
+    if connection.dialect.name == "sqlite":  # knows no other way
+        yield
+        return
+    for way in _WAYS_OFF:
+        connection.execute(text(f"SET LOCAL {way} = off"))
+    yield
+    for way in _WAYS_OFF:
+        connection.execute(text(f"SET LOCAL {way} TO DEFAULT"))
 
 
 def clock_of(connection: Connection) -> str:
