@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event, make_url, select
+from sqlalchemy import Connection, event, make_url, select
 from sqlalchemy.exc import DBAPIError
 
 from bot.app import App, services_for
@@ -201,24 +201,18 @@ def test_a_full_disk_is_said_and_got_over_without_a_restart(
     tmp_path: Path, logged: list[str]
 ) -> None:
     app = installation(f"sqlite:///{tmp_path}/bot.db", tmp_path)
-    database = app.services.database
-    lay_tables(database)
-    full = [0]
-
-    @event.listens_for(database.engine, "begin")
-    def limit(connection: object) -> None:
-        connection.exec_driver_sql(f"PRAGMA max_page_count = {full[0] or 1_000_000}")  # type: ignore[attr-defined]
-
+    lay_tables(app.services.database)
+    disk = Disk(app.services.database)
     number, answers = 0, []
     app.dispatcher.handle(said(0))
-    full[0] = 1  # no page more than there are
+    disk.full = True
     while app.spool is not None and not app.spool.depth:
         number += 1
         answers.append(app.dispatcher.handle(said(number, who=f"w{number}")))
         assert number < 500
     assert answers[-1] == ()
     assert any("database_away" in line for line in logged)
-    full[0] = 0
+    disk.full = False
 
     async def again() -> list[tuple[Address, Part]]:
         async with living(app) as channel:
@@ -227,6 +221,38 @@ def test_a_full_disk_is_said_and_got_over_without_a_restart(
 
     sent = asyncio.run(again())
     assert [part.text for _address, part in sent] == [f"第{number + 1}次"]
+
+
+class Disk:
+    """Where a SQLite file lies; `full`: it may not have a page more than it has."""
+
+    def __init__(self, database: Database) -> None:
+        self.full = False
+        event.listen(database.engine, "begin", self._limit)
+
+    def _limit(self, connection: Connection) -> None:
+        pages = 1 if self.full else 1_000_000
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+
+
+@pytest.mark.anyio
+async def test_a_disk_that_fills_up_in_mid_delivery_loses_and_doubles_nothing(
+    tmp_path: Path, logged: list[str]
+) -> None:
+    bare = Bare(f"sqlite:///{tmp_path}/bare.db")
+    bare.lane()
+    bare.rows(600)
+    disk, channel = Disk(bare.database), Slow()
+    running = asyncio.create_task(Delivery(bare.services, {"memory": channel}, alone=True).run())
+    await until(lambda: bool(channel.sent))
+    disk.full = True
+    await until(lambda: any("_failed" in line for line in logged))
+    disk.full = False
+    await until(lambda: set(bare.states()) == {"sent"})
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    bare.close()
+    assert len({address for address, _part in channel.sent}) == len(channel.sent) == 600
 
 
 @pytest.mark.parametrize("days", [1, -1])
