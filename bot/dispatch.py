@@ -57,6 +57,7 @@ from storage.hotpath import HotPath
 from storage.people import Contact, Role
 
 BATCH = 64
+LOOSE = 6  # characters around a word from which on it may merely be mentioned
 PROBE = 0.25  # seconds between two looks whether a database that was away is back
 LATE = timedelta(seconds=2)  # a platform's clock tells whole seconds
 
@@ -752,7 +753,12 @@ class Dispatcher:
         command = self.catalog.words[word]
         if command.reads or command.guess:
             return self._run_command(context, Match(command, ""))
-        begun = Dialog.begin(DidYouMean, {"word": command.word}, context.today).next_step()
+        if len(said) - len(word) > LOOSE:
+            answered = self._heard(context)
+            if answered:
+                return answered
+        facts = {"word": command.word, "said": text}
+        begun = Dialog.begin(DidYouMean, facts, context.today).next_step()
         assert begun.draft is not None
         context.drafts[DidYouMean.name] = begun.draft
         context.open_form = DidYouMean.name
@@ -774,10 +780,14 @@ class Dispatcher:
         context.open_form = None
         if _yes(said.rpartition("=")[2]):
             return self._run_command(context, Match(self.catalog.words[state.facts["word"]], ""))
-        found = self.catalog.match(said)
-        if found is not None and self._present(found.command):
-            return self._run_command(context, found)
-        return self._unknown(context, None)
+        no = answer(said)
+        if no is None or no.yes or no.rest:
+            return self._no_form(context, context.inbound.text, said)
+        arrived = context.inbound
+        context.inbound = replace(arrived, text=state.facts.get("said", ""))
+        reply = self._heard(context)
+        context.inbound = arrived
+        return reply or self._unknown(context, None)
 
     def _continue(self, context: Context) -> Reply:
         parked = [name for name in context.drafts if name != DidYouMean.name]

@@ -42,17 +42,18 @@ _COURTESY = re.compile(
     "|快乐|安康|吉祥|如意|万事|恭喜|发财|同[喜乐]|好运|幸福|平安|健康|顺[利遂]|兴[旺隆]|繁荣"
     "|昌盛|昌隆|越来越好|蒸蒸日上|欣欣向荣|阖家|合家|全家|身体|工作|生活|美满|团圆|大吉|大利"
     "|祝愿?|愿|家乡|父老|乡亲|领导|各位|大家|你们?|您|我们?|也|都|的|们|和|及|啊|呀|哈+|啦|了|是"
-    "|问候|祝福|惦记|关心|挂念|心意|非常|十分|很|真|太|好",
+    "|问[候好]|祝福|惦记|关心|挂念|心意|非常|十分|很|真|太|好|来?信|替我|代我|向|明天|未来|更|美",
     re.IGNORECASE,
 )
+_BEREAVED = re.compile("去世|过世|逝世|病逝|辞世|仙逝|离世|亡故")
 # What messengers write for a little picture: [强], /:rose.
 _PICTURES = re.compile(r"\[[\u4e00-\u9fffA-Za-z]{1,8}\]|/:[a-z@\-~()*&!|>,'\"$#+]{1,8}")
 _LONGEST_COURTESY = 40
 
 
 def meant(words: str) -> ReplyKind:
-    """What somebody means by an answer."""
-    if _ASKS.search(words):
+    """What somebody means by an answer; news of a death wants an answer too."""
+    if _ASKS.search(words) or _BEREAVED.search(words):
         return ReplyKind.QUESTION
     bare = re.sub(r"[\W_]", "", _COURTESY.sub("", _PICTURES.sub("", words)))
     short = len(words) <= _LONGEST_COURTESY
@@ -106,7 +107,8 @@ def _may_be_kept(context: Context) -> bool:
 
 
 def _keep(context: Context, letter: int, words: str) -> Reply:
-    if _STOP.search(words):
+    bereaved = bool(_BEREAVED.search(words))
+    if _STOP.search(words) and not bereaved:
         return say("不想再收来信，请回「退订」，马上生效；您刚才的话没有转给别人。", "退订")
     count, last = letter_replies.latest(context.session, letter, context.person_id)
     if count >= MOST:
@@ -124,6 +126,11 @@ def _keep(context: Context, letter: int, words: str) -> Reply:
         )
     )
     context.session.flush()
+    if bereaved:
+        return say(
+            "请您节哀。您说的已转给工作人员，会尽快与您联系、妥善办理。"
+            f"也可以打电话 {here(context).office.phone}。"
+        )
     if last is not None and context.now - last < IN_ONE_BREATH and kind is not ReplyKind.QUESTION:
         return say("这句也收下了。")
     return say(_thanks(context, kind) + _still_to_answer(context, letter))

@@ -59,9 +59,11 @@ def kept(world: World) -> list[tuple[str, str, bool]]:
         ("[强][抱拳]", "courtesy"),
         ("👍👍", "courtesy"),
         ("好的 辛苦了", "courtesy"),
+        ("收到信了，替我向家乡父老问好", "courtesy"),
         ("今年还有恳谈会吗", "question"),
         ("想打听一下人才公寓", "question"),
         ("收到了？", "question"),
+        ("我父亲去世了，以后不用寄了", "question"),
         ("我母亲也看了信，很高兴", "words"),
         ("我搬到苏州了", "words"),
         ("收到，下个月我回去一趟", "words"),
@@ -170,6 +172,25 @@ def test_only_coordinators_see_the_box(read: World) -> None:
     assert "由统筹员使用" in read.says(who(1), "回信箱")
     assert "由统筹员使用" in read.says(who(1), "回信 已读 B-0001")
     assert "母亲" not in read.says(who(1), "回信")
+
+
+def test_who_writes_of_a_death_is_met_with_sympathy_and_heard(read: World) -> None:
+    assert read.says(READER, "我父亲去世了，以后不用寄了").startswith("请您节哀。")
+    assert kept(read) == [("question", "我父亲去世了，以后不用寄了", True)]
+
+
+def test_a_sentence_that_merely_mentions_a_command_is_for_the_letter(read: World) -> None:
+    assert read.says(READER, "我想报名") == "您是要「回执」吗？回「是」。"
+    assert read.says(READER, "不是").startswith("您的回信收下了")
+    read.says(READER, "人工智能的企业能回来落户吗")
+    assert [text for _kind, text, _new in kept(read)] == ["我想报名", "人工智能的企业能回来落户吗"]
+
+
+def test_what_is_said_instead_of_yes_or_no_is_heard_anew(read: World) -> None:
+    read.says(READER, "我想报名")
+    assert "您好，这里是" in read.says(READER, "菜单")
+    read.says(READER, "我想报名")
+    assert "手机" in read.says(READER, "我换手机号了")
 
 
 def test_an_answer_that_is_taken_back_is_gone(read: World) -> None:
