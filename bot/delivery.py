@@ -121,12 +121,13 @@ class Delivery:
         self._results: list[Outcome] = []
         self._doubtful: dict[int, bool] = {}
         self._returned: list[int] = []
+        self._missing: set[str] = set()  # addresses of which a row is about to be claimed again
         self._claiming_takes, self._gating_takes = _Usually(), _Usually()
         self._claiming: asyncio.Task[None] | None = None
         self._exchanging: asyncio.Task[int] | None = None
-        self._calls: set[asyncio.Task[None]] = set()
+        self._calls: set[asyncio.Task[bool]] = set()
         self._ready: list[Ready] = []
-        self._chains: dict[str, asyncio.Task[None]] = {}
+        self._chains: dict[str, asyncio.Task[bool]] = {}
         self._lived = 0.0  # when we last said that we live, by the loop's clock
         self._seen: dict[str, tuple[int, float]] = {}  # each worker's beat, and since when we know
         self._told = services.clock.now()
@@ -316,6 +317,7 @@ class Delivery:
         began = monotonic()
         ripe, sleepers = self._by_night(self._ripe(began))
         outcomes, self._results = self._results, []
+        missing, self._missing = self._missing, set()
         if not (ripe or outcomes or sleepers or self._doubtful or self._returned):
             return 0
         returned, self._returned = self._returned, []
@@ -326,6 +328,7 @@ class Delivery:
         except Exception as error:  # noqa: BLE001  # kept in memory until the database is back
             log.warning("ledger_failed", error=type(error).__name__, rows=len(outcomes))
             self._results = outcomes + self._results
+            self._missing |= missing
             self._ready = ripe + self._ready
             self._returned += returned
             self._doubtful.update(_tried(ripe))
@@ -368,22 +371,26 @@ class Delivery:
     def _ripe(self, now: float) -> list[Ready]:
         """Take out of the ready rows as many as there are free calls, a handful at a time.
 
-        Those whose slot will have gone by are given back, and so are those of a broken channel.
+        Those whose slot will have gone by are given back, and so are those of a broken channel;
+        what was to follow at the same address goes back with them, so that it still follows.
         """
-        free = self._slots - len(self._calls)
-        if not self._ready or not self._room():
+        free = self._slots - len(self._calls) if self._room() else 0
+        if not self._ready or not (free or self._missing):
             return []
         ripe: list[Ready] = []
         kept: list[Ready] = []
         through = now + min(MOST_LEAD, self._gating_takes.seconds)
+        missing = set(self._missing)
         for looked, ready in enumerate(self._ready):
-            if len(ripe) == free:
+            if len(ripe) == free and not missing:
                 kept += self._ready[looked:]
                 break
-            if ready.late(through) or self._is_off(ready.row):
+            late = ready.late(through)
+            if late or ready.row.address in missing or self._is_off(ready.row):
                 self._returned.append(ready.row.id)
-                self.counters.late += ready.row.gap_ms > 0
-            elif self._ripens(ready) <= now:
+                missing.add(ready.row.address)
+                self.counters.late += late
+            elif len(ripe) < free and self._ripens(ready) <= now:
                 ripe.append(ready)
             else:
                 kept.append(ready)
@@ -447,12 +454,13 @@ class Delivery:
     def _launch(self, ready: Ready) -> None:
         """Start a call; two rows to one address leave in order."""
         before = self._chains.get(ready.row.address)
-        task = asyncio.create_task(self._call(ready, before))
+        missed = ready.row.address in self._missing
+        task = asyncio.create_task(self._call(ready, before, missed))
         self._calls.add(task)
         self._chains[ready.row.address] = task
         task.add_done_callback(lambda done: self._ended(ready.row.address, done))
 
-    def _ended(self, address: str, task: asyncio.Task[None]) -> None:
+    def _ended(self, address: str, task: asyncio.Task[bool]) -> None:
         self._calls.discard(task)
         if self._chains.get(address) is task:
             del self._chains[address]
@@ -463,19 +471,25 @@ class Delivery:
         """Have enough calls ended for others to be worth a transaction?"""
         return not self._calls or self._slots - len(self._calls) >= self._handful
 
-    async def _call(self, ready: Ready, before: asyncio.Task[None] | None) -> None:
+    async def _call(self, ready: Ready, before: asyncio.Task[bool] | None, missed: bool) -> bool:
+        """Send it, unless its slot or its predecessor's was missed; returns whether it was."""
         if before is not None:
             await asyncio.wait([before])
-        if ready.row.gap_ms and (early := ready.due - monotonic()) > 0:
+            ended = not before.cancelled() and before.exception() is None
+            missed = missed or (ended and before.result())
+        if not missed and ready.row.gap_ms and (early := ready.due - monotonic()) > 0:
             await asyncio.sleep(early)
-        outcome = self._missed(ready) if ready.late(monotonic()) else await self._send(ready)
+        missed = missed or ready.late(monotonic())
+        outcome = self._missed(ready) if missed else await self._send(ready)
         self.counters.moved[ready.row.lane] += 1
         # Looked up after the wait: the exchange swaps the list while calls are under way.
         self._results.append(outcome)
+        return missed
 
     def _missed(self, ready: Ready) -> Outcome:
         """Its slot went by while it passed the gate: it has not left, and asks for another."""
         row = ready.row
+        self._missing.add(row.address)
         self.counters.late += 1
         tried = row.tried_at is not None
         return Outcome(
