@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlmodel import col, update
 
-from bot.commands import Content
+from bot.commands import Content, Purpose
 from bot.context import ChannelFacts
 from bot.delivery import TRIES, Delivery
 from bot.errors import SendError
 from bot.messages import Address, Part, dump_reply, say
 from storage import mailbox
 from storage.campaigns import Campaign
+from storage.people import Person
 from tests.bare import NOON, Bare
 from tests.world import MemoryChannel
 
@@ -356,4 +358,36 @@ def test_a_row_that_missed_its_slot_asks_for_another_instead_of_crowding(tmp_pat
     # In any span of so many slots no more than one row too many.
     spans = [line.began[n + 6] - line.began[n] for n in range(14)]
     assert min(spans) >= 5 * 0.020
+    bare.close()
+
+
+# - the night -
+
+
+def test_when_its_readers_night_comes_a_row_waits_and_those_abroad_get_theirs(
+    tmp_path: Path,
+) -> None:
+    """Half past nine in Beijing: a drain that has gone on till now stops there, by each zone."""
+    bare = Bare(f"sqlite:///{tmp_path}/night.db")
+    letters = replace(bare.services.catalog, values={Purpose: [Purpose("letter", "信")]})
+    services = replace(bare.services, catalog=letters)
+    bare.lane()
+    here, there = bare.people(2)
+    with bare.database.transaction() as connection:
+        abroad = update(Person).where(col(Person.id) == there)
+        connection.execute(abroad.values(timezone="Europe/Zurich"))
+    for person in (here, there):
+        address = f"memory:t:p{person}"
+        bare.rows(1, recipient=f"p{person}", person_id=person, purpose="letter", address=address)
+    bare.clock.advance(hours=9, minutes=30)
+    delivery = Delivery(services, {"memory": MemoryChannel()}, alone=True)
+    asyncio.run(delivery.until_idle())
+    morning = NOON + timedelta(hours=20, minutes=30)
+    assert [(row.state, row.not_before) for row in bare.all()] == [
+        ("queued", morning),
+        ("sent", NOON),
+    ]
+    bare.clock.advance(hours=11)
+    asyncio.run(delivery.until_idle())
+    assert bare.states() == {"sent": 2}
     bare.close()

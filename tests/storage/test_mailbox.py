@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, text
 
-from storage import mailbox, upkeep
+from storage import lanes, mailbox, upkeep
 from storage.campaigns import Campaign
 from storage.hotpath import HotPath
 from storage.mailbox import TRANSITIONS, Outcome, State
@@ -328,3 +328,76 @@ def test_of_a_campaign_long_finished_only_the_counts_are_kept(bare: Bare) -> Non
         assert mailbox.progress(connection, 1) == before
     assert [row.state for row in bare.all()] == ["queued"]
     assert [row.person_id for row in bare.all()] == [4]
+
+
+@pytest.mark.parametrize(("state", "kept"), [("paused", "held"), ("cancelled", "cancelled")])
+def test_what_is_leased_of_a_stopped_campaign_does_not_leave(
+    bare: Bare, state: str, kept: str
+) -> None:
+    """It was leased while the word to stop was being written, which did not see it."""
+    bare.lane()
+    number = campaign(bare)
+    bare.rows(3, campaign_id=number)
+    ids = claim(bare)
+    with bare.database.transaction() as connection:
+        connection.execute(text("UPDATE campaign SET state = :state"), {"state": state})
+    assert gate(bare, ids) == set()
+    assert bare.states() == {kept: 3}
+
+
+def test_what_fails_while_its_campaign_is_being_stopped_is_not_tried_again(bare: Bare) -> None:
+    bare.lane()
+    number = campaign(bare)
+    bare.rows(1, campaign_id=number)
+    ids = claim(bare)
+    assert gate(bare, ids) == set(ids)
+    with bare.database.transaction() as connection:
+        connection.execute(text("UPDATE campaign SET state = 'paused'"))
+        mailbox.hold(connection, number)
+        mailbox.acknowledge(connection, "w1", [Outcome(ids[0], State.QUEUED)])
+    assert bare.states() == {"held": 1}
+
+
+def test_what_was_gated_without_our_knowing_it_waits_again(bare: Bare) -> None:
+    bare.lane()
+    bare.rows(2)
+    ids = claim(bare)
+    gate(bare, ids)
+    with bare.database.transaction() as connection:
+        mailbox.take_back(connection, "w1", ids)
+    assert [(row.state, row.tried_at) for row in bare.all()] == [("queued", None)] * 2
+
+
+def test_slots_are_given_by_one_clock_to_all_workers(bare: Bare) -> None:
+    bare.lane(gap_ms=100)
+    bare.rows(50)
+    with bare.database.transaction() as connection:
+        first = mailbox.claim(connection, "memory:bulk", "w1", NOON, 2, ticks=lambda: 5.0)
+        later = mailbox.claim(connection, "memory:bulk", "w2", NOON, 1, ticks=lambda: 5.0)
+    assert [round(row.due, 3) for row in first] == [5.0, 5.1]
+    assert 0.1 < later[0].due - 5.0 <= 0.2
+
+
+def test_no_slot_is_sooner_than_its_worker_can_use_it(bare: Bare) -> None:
+    bare.lane(gap_ms=100)
+    bare.rows(50)
+    with bare.database.transaction() as connection:
+        rows = mailbox.claim(connection, "memory:bulk", "w1", NOON, 2, lead_ms=50)
+    assert [row.slot_ms for row in rows] == [50, 150]
+
+
+def test_a_broken_lane_gives_one_row_at_a_time(bare: Bare) -> None:
+    bare.lane()
+    bare.rows(5)
+    with bare.database.transaction() as connection:
+        assert lanes.break_off(connection, ["memory:bulk"]) == 1
+        assert lanes.break_off(connection, ["memory:bulk"]) == 0
+    assert claim(bare) == []
+    with bare.database.transaction() as connection:
+        connection.execute(text("UPDATE lane SET blocked_until = 0"))
+        [row] = mailbox.claim(connection, "memory:bulk", "w1", NOON, 100)
+    assert row.probe
+    assert claim(bare) == []
+    with bare.database.transaction() as connection:
+        assert lanes.mend(connection, ["memory:bulk"]) == 1
+    assert len(claim(bare)) == 4
