@@ -40,6 +40,11 @@ class Breaker:
         self._off.add(channel)
         return True
 
+    @property
+    def off(self) -> frozenset[str]:
+        """The channels we know to be out of order."""
+        return frozenset(self._off)
+
     def is_off(self, channel: str) -> bool:
         """Do we know of the channel that it is out of order?"""
         return channel in self._off

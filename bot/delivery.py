@@ -273,13 +273,15 @@ class Delivery:
 
     async def _claim(self, free: int) -> None:
         assert self._loop is not None
+        off = self._breaker.off
         try:
             ready = await self._in_claims(self._claim_rows, free)
         except Exception as error:  # noqa: BLE001  # the loop outlives a database in trouble
             log.warning("claim_failed", error=type(error).__name__)
             return
         self._ready += ready
-        for name in {channel_of(one.row.lane) for one in ready if not one.row.probe}:
+        # What was broken off while we claimed is not whole for having been so when we looked.
+        for name in off & {channel_of(one.row.lane) for one in ready if not one.row.probe}:
             self._breaker.seen_whole(name)
         if ready:
             self._awake.set()
