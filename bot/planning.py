@@ -382,9 +382,9 @@ def freeze_some(
         return None
     part, last = some
     verdicts = _verdicts(services, part, asked)
+    times = _times(services, session, asked, moment)
+    source = _rows(services, verdicts, campaign, asked, times)
     with looking_up(session.connection()):
-        zones = _times(services, session, part, asked, moment)
-        source = _rows(services, verdicts, campaign, asked, zones)
         session.execute(
             on_conflict_base(session.connection(), TABLE)
             .from_select([column.name for column in source.selected_columns], source)
@@ -415,14 +415,11 @@ def close_list(session: Session, campaign: Campaign, moment: Moment) -> int:
 
 
 def _times(
-    services: Services, session: Session, part: Select[Any], asked: Asked, moment: Moment
+    services: Services, session: Session, asked: Asked, moment: Moment
 ) -> Mapping[str, tuple[datetime, datetime | None]]:
-    """(not before, expires) by the zones of these people; "" is the county's."""
-    found = session.execute(
-        select(col(Person.timezone))
-        .where(col(Person.id).in_(part), col(Person.timezone).is_not(None))
-        .distinct()
-    )
+    """(not before, expires) by the zones in which people live; "" is the county's."""
+    abroad = col(Person.timezone).is_not(None)
+    found = session.execute(select(col(Person.timezone)).where(abroad).distinct())
     times = {}
     for name in ("", *found.scalars()):
         zone = ZoneInfo(name) if name else BEIJING

@@ -130,6 +130,14 @@ class OneTimeCode(SQLModel, table=True):
     used_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
+# Few live abroad, and a list that is frozen asks which zones there are.
+_ABROAD = text("timezone IS NOT NULL")
+Index(
+    "ix_person_timezone",
+    col(Person.timezone),
+    sqlite_where=_ABROAD,
+    postgresql_where=_ABROAD,
+)
 # A finished or revoked grant stays as history; only live ones are looked up.
 Index("ix_role_grant_live", col(Grant.role), postgresql_where=text("revoked_at IS NULL"))
 

@@ -68,11 +68,20 @@ def upgrade() -> None:
     _outbox_by_expiry(f"{WAITING} AND expires_at IS NOT NULL")
     for name, kind in (("broken_at", sa.BigInteger()), ("known_ms", sa.Integer())):
         op.add_column("lane", sa.Column(name, kind, nullable=False, server_default="0"))
+    abroad = sa.text("timezone IS NOT NULL")
+    op.create_index(
+        "ix_person_timezone",
+        "person",
+        ["timezone"],
+        sqlite_where=abroad,
+        postgresql_where=abroad,
+    )
     op.add_column("cover", sa.Column("excuse", sa.String(), nullable=False, server_default=""))
 
 
 def downgrade() -> None:
     op.drop_column("cover", "excuse")
+    op.drop_index("ix_person_timezone", table_name="person")
     op.drop_column("lane", "known_ms")
     op.drop_column("lane", "broken_at")
     _outbox_by_expiry(WAITING)
