@@ -91,7 +91,8 @@ _MEMBERS = (
     "INSERT INTO outbox (occasion, recipient, person_id, purpose, topic, lane, windowed, "
     "repeatable, state, reason, not_before, sent_at, attempts, parts_sent, owner, body_hash, "
     "provider_id, created_at) SELECT 'before' || b.n, 'p' || i, i, 'news', '家乡动态', "
-    "'memory:bulk', {no}, {no}, 'sent', '', {now} - 86400000, {now} - 86400000, 1, 1, '', '', '', {now} "
+    "'memory:bulk', {no}, {no}, 'sent', '', {now} - 86400000, {now} - 86400000, 1, 1, '', '', '', "
+    "{now} "
     "FROM ({numbers}) AS s JOIN (SELECT 1 AS n UNION ALL SELECT 2 UNION ALL SELECT 3) AS b "
     "ON b.n <= i % 40 / 10 WHERE i % {share} = 0",
 )
