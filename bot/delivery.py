@@ -443,7 +443,8 @@ class Delivery:
         """Of rows that leave, those whose chat is free; its turn is theirs."""
         found: set[int] = set()
         for name, channel in self._paced.items():
-            mine = {Address.parse(row.address): row.id for row in rows if row.lane.startswith(name)}
+            ours = [row for row in rows if channel_of(row.lane) == name]
+            mine = {Address.parse(row.address): row.id for row in ours}
             if mine:
                 free = channel.take_turns(connection, list(mine))
                 found |= {mine[address] for address in free}
