@@ -65,7 +65,7 @@ LATE: Mapping[tuple[str, str], str] = {
 }
 """What falls due in those times, and when it fires; empty for what is left out."""
 
-PATIENCE = 30.0  # seconds in which three workers must have beaten once
+PATIENCE = 120.0  # seconds in which three workers must have beaten once
 STRIKE = 0.3  # seconds after a moment has come in which a worker is killed
 NUMBERED = ("audit_seal",)
 """Schedules whose occasions are row numbers, in which PostgreSQL leaves gaps."""

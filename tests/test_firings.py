@@ -12,7 +12,7 @@ from benchmarks.firings import Season, together
 def test_what_fell_due_before_anybody_lived_fires_once_and_as_its_policy_says(
     tmp_path: Path, postgres_url: str
 ) -> None:
-    season = Season("2026-09-22", "2026-09-22", hours=(10,), kills=1, seconds=60)
+    season = Season("2026-09-22", "2026-09-22", hours=(10,), kills=1, seconds=240)
     lived = asyncio.run(together(season, postgres_url, tmp_path))
     # The draft was due on the fifteenth; of the reminders since, only the nearest is sent.
     assert {one for one in lived.fired if one[0].startswith("letter")} == {

@@ -14,7 +14,7 @@ SLOTS = 16
 
 @pytest.mark.slow
 def test_nobody_gets_two_letters_and_nobody_is_silently_left_out(tmp_path: Path) -> None:
-    trial = Trial(f"sqlite:///{tmp_path}/kills.db", PEOPLE, KILLS, slots=SLOTS, seconds=120)
+    trial = Trial(f"sqlite:///{tmp_path}/kills.db", PEOPLE, KILLS, slots=SLOTS, seconds=240)
     found = asyncio.run(run(trial))
     assert found.kills == KILLS
     assert (found.doubled, found.lost) == (0, 0)
