@@ -50,7 +50,7 @@ class Peer:
     rows: int
 
 
-PEERS = (Peer("pgqueuer", ROWS), Peer("procrastinate", 12_000), Peer("dbos", 3_000))
+PEERS = (Peer("pgqueuer", ROWS), Peer("procrastinate", 8_000), Peer("dbos", 2_000))
 
 
 def peer_python() -> str | None:

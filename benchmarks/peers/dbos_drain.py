@@ -11,6 +11,7 @@ import sys
 import uuid
 
 from dbos import DBOS, DBOSClient, DBOSConfig, EnqueueOptions
+from sqlalchemy import create_engine
 
 from benchmarks.peers.tally import IN_FLIGHT, Tally, until_stopped, until_told
 
@@ -51,8 +52,10 @@ def fill(url: str, rows: int) -> None:
     DBOS.destroy()
     client = DBOSClient(system_database_url=url)
     options = EnqueueOptions(queue_name="calls", workflow_name="call", app_version=VERSION)
-    for _row in range(rows):
-        client.enqueue(options, PAYLOAD)
+    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:", 1))
+    with engine.begin() as connection:
+        for _row in range(rows):
+            client.enqueue_in_transaction(connection, options, PAYLOAD)
 
 
 async def drain(url: str) -> None:
