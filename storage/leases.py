@@ -4,8 +4,10 @@ from datetime import timedelta
 
 from sqlalchemy import BigInteger, Connection, or_
 from sqlmodel import Field, SQLModel, col, delete
-
 from storage.mailbox import database_millis, on_conflict_base
+
+
+LONGEST = 2 * 3600 * 1000  # ms; leases last seconds or minutes
 
 
 class Lease(SQLModel, table=True):
@@ -19,11 +21,10 @@ class Lease(SQLModel, table=True):
 def take(connection: Connection, name: str, holder: str, ttl: timedelta) -> bool:
     """Take a lease or keep it; False while somebody else holds it.
 
-    One that lasts twice as long as any could was reckoned by a clock that has been set back since.
+    One that lasts longer than any could was reckoned by a clock that has been set back since.
     """
     now = database_millis(connection)
-    span = round(ttl.total_seconds() * 1000)
-    until = now + span
+    until = now + round(ttl.total_seconds() * 1000)
     table = Lease.__table__  # type: ignore[attr-defined]  # SQLModel sets it
     statement = on_conflict_base(connection, table).values(name=name, holder=holder, until=until)
     taken = connection.execute(
@@ -33,7 +34,7 @@ def take(connection: Connection, name: str, holder: str, ttl: timedelta) -> bool
             where=or_(
                 col(Lease.holder) == holder,
                 col(Lease.until) <= now,
-                col(Lease.until) > until + span,
+                col(Lease.until) > now + LONGEST,
             ),
         ).returning(col(Lease.name))
     ).first()
