@@ -31,7 +31,7 @@ def _side_by_side(names: list[str], once: Callable[[str], Measured]) -> dict[str
     return rounds
 
 
-def _compare(rounds: dict[str, list[Measured]], figure: str) -> bool:
+def _compare(rounds: dict[str, list[Measured]], database: str = "") -> bool:
     """Tell the ratios to each peer; True when every promise is kept."""
     ours = rounds.pop(OURS)
     rates = [one.load.rate for one in ours]
@@ -45,9 +45,9 @@ def _compare(rounds: dict[str, list[Measured]], figure: str) -> bool:
             f"速度比 {min(ratios):.2f} 至 {max(ratios):.2f}，处理器时间比 {_middle(cpu):.2f}"
         )
         reached = ratio(rates, [one.load.rate for one in theirs])
-        Figure("inbound", figure, _middle(rates), "条/秒", name, reached).tell()
+        Figure("inbound", "msgs_per_s", _middle(rates), "条/秒", name, reached).tell()
         kept = kept and reached >= PROMISES[name]
-    Figure("inbound", f"{figure}_cpu_us", min(one.cpu_us for one in ours), "微秒").tell()
+    Figure("inbound", f"{database}cpu_us", min(one.cpu_us for one in ours), "微秒").tell()
     return kept
 
 
@@ -63,7 +63,7 @@ def on_sqlite() -> bool:
 
     rounds = _side_by_side([OURS, "werobot", "werobot_wal"], once)
     last = rounds[OURS][-1]
-    kept = _compare(rounds, "msgs_per_s")
+    kept = _compare(rounds)
     Figure("inbound", "p50_ms", last.load.p50, "毫秒").tell()
     Figure("inbound", "p99_ms", last.load.p99, "毫秒").tell()
     Figure("inbound", "rss_mb", last.rss_mb, "MB").tell()
@@ -79,7 +79,7 @@ def on_postgresql() -> bool:
         def once(name: str) -> Measured:
             return measured(name, urls[name], requests(PEOPLE, TEXTS, path_of(name), next(ids)))
 
-        return _compare(_side_by_side([OURS, ORM], once), "postgresql_msgs_per_s")
+        return _compare(_side_by_side([OURS, ORM], once), "postgresql_")
 
 
 def main() -> bool:
