@@ -168,9 +168,6 @@ def _shaped(reply: Reply, facts: ChannelFacts, public_url: str) -> Iterator[Part
         if (last, choices, link) == (part.text, part.choices, part.link):
             yield part
         else:
-            if (last, choices, link) == (part.text, part.choices, part.link):
-            yield part
-        else:
             yield replace(part, text=last, choices=choices, link=link)
 
 
