@@ -71,6 +71,9 @@ def _lanes(session: Session) -> Iterator[str]:
     for lane in session.exec(select(Lane).order_by(Lane.key)):
         if lane.paused:
             yield f"通道 {lane.key}：已暂停"
+        elif lane.broken_at:
+            since = show_time(from_millis(lane.broken_at))
+            yield f"通道 {lane.key}：自{since}起没有回音，隔一会儿试一条"
         elif lane.blocked_until > theirs:
             yield f"通道 {lane.key}：平台要求等到{show_time(from_millis(lane.blocked_until))}"
 
