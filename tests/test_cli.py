@@ -415,6 +415,7 @@ def test_the_doctor_tells_and_changes_nothing(
 ) -> None:
     assert run(["doctor"], whole_catalog()) == 0
     said = capsys.readouterr().out
+    assert said.startswith("暂存的来信：没有\n")
     for words in ("发件：空", "最久未发出：没有", "与数据库一致", "同意：无", "到期待清理：没有"):
         assert words in said
 
