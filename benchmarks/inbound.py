@@ -18,7 +18,7 @@ from benchmarks.wechat_load import TEXTS, requests
 from tests.postgres import running_server
 
 PEOPLE = 200
-ROUNDS = 5
+ROUNDS = 3
 PROMISES = {"werobot": 5.0, "werobot_wal": 2.0, ORM: 3.5}
 
 
