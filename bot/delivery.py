@@ -148,19 +148,20 @@ class Delivery:
     async def run(self) -> None:
         """Drain until cancelled; calls under way are finished and written down first."""
         self._loop = asyncio.get_running_loop()
-        prepared = False
+        prepared, trouble = False, ""
         try:
             while True:
                 try:
                     if not prepared:
                         await self._in_claims(self._prepare)
                         prepared = True
-                    moved = await self._round()
+                    moved, trouble = await self._round(), ""
                 except asyncio.CancelledError:
                     raise
                 except Exception as error:  # noqa: BLE001  # the loop outlives a database in trouble
-                    log.warning("delivery_round_failed", error=type(error).__name__)
-                    moved = False
+                    if trouble != type(error).__name__:  # once, however long it lasts
+                        log.warning("delivery_round_failed", error=type(error).__name__)
+                    moved, trouble = False, type(error).__name__
                     await asyncio.sleep(POLL)
                 if not moved:
                     await self._rest()
