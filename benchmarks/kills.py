@@ -250,7 +250,9 @@ def main(kills: int = KILLS) -> bool:
     told("SQLite，一个进程", alone)
     with running_server("") as server:  # whose promises are kept as in production
         url = server.url(server.create())
-        several = asyncio.run(run(Trial(url, people, kills, workers=4, server=server)))
+        every = max(2, kills // 10)
+        trial = Trial(url, people, kills, workers=4, server=server, server_every=every)
+        several = asyncio.run(run(trial))
     told("PostgreSQL，四个进程", several)
     for name in ("lost", "doubled", "unknown", "in_flight"):
         ours, theirs = getattr(alone, name), getattr(several, name)
