@@ -247,7 +247,8 @@ class Dispatcher:
             try:
                 answers = self._together(batch)
             except Exception as error:  # noqa: BLE001  # done alone it says what it was
-                log.warning("batch_replayed", size=len(batch), error=type(error).__name__)
+                if self._trouble is None:
+                    log.warning("batch_replayed", size=len(batch), error=type(error).__name__)
                 answers = None
         if answers is None:
             for number, waiting in enumerate(batch):
