@@ -170,6 +170,13 @@ async def test_fact_14_a_failure_of_the_system_marks_nobody(tmp_path: Path) -> N
             assert contact(on, session).reachable
 
 
+async def test_a_notice_whose_answer_is_lost_arrives_once(tmp_path: Path) -> None:
+    async with office(tmp_path, wechat_templates=DUTY_TEMPLATE) as on:
+        on.wechat.fail(TEMPLATE, "cut", "after")
+        await writes(on, "九月月报尚未提交。", DUTY)
+        assert (rows(on), len(on.wechat.told)) == ([(State.SENT, "notice")], 1)
+
+
 async def test_fact_13_who_unfollowed_gets_no_template(tmp_path: Path) -> None:
     async with office(tmp_path, wechat_templates=DUTY_TEMPLATE) as on:
         on.wechat.members[WANG].following = False  # and the event has not arrived yet

@@ -18,7 +18,7 @@ import secrets
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from xml.sax.saxutils import escape
 from zoneinfo import ZoneInfo
@@ -257,6 +257,7 @@ class WeChat(Fallible):
         self.by_day: Counter[tuple[str, str]] = Counter()
         self.sent: list[dict[str, Any]] = []
         self.told: list[dict[str, Any]] = []
+        self._template_keys: dict[tuple[str, str], tuple[datetime, str]] = {}
         self.templates: set[str] = set()
         self.menu: dict[str, Any] = {}
         self.pictures: dict[str, bytes] = {}
@@ -839,7 +840,13 @@ class WeChat(Fallible):
             raise Refused(47003)
         if not member.following:  # fact 13
             raise Refused(43004)
+        # Ten minutes for one reader and id: a repetition is taken for the first.
+        key, now = (member.openid, str(given.get("client_msg_id", ""))), self.clock.now()
+        known = self._template_keys.get(key)
+        if key[1] and known and now - known[0] < timedelta(minutes=10):
+            return {"errcode": 0, "errmsg": "ok", "msgid": int(known[1])}
         job = str(next(self._numbers))
+        self._template_keys[key] = (now, job)
         status = "failed:user block" if member.blocked else "success"
         if not member.blocked:
             self.told.append(given)

@@ -227,13 +227,22 @@ class Notices:
         body = await self._body(address, notice, template, "url")
         body["client_msg_id"] = f"hy-{key}"
         try:
-            answer = await self._api.post("message/template/send", body)
+            answer = await self._asked_twice("message/template/send", body)
         except Refusal as error:
             if error.code in TEMPLATE_WRONG:
                 await self._mute(template, notice.purpose, error)
                 raise SendError("window", permanent=True, detail=error.detail) from None
             raise
         return str(answer.get("msgid") or "")
+
+    async def _asked_twice(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
+        """Once more at once where no answer came: for ten minutes the platform knows the id."""
+        try:
+            return await self._api.post(path, body)
+        except SendError as error:
+            if not error.unknown:
+                raise
+        return await self._api.post(path, body)
 
     async def _body(
         self, address: Address, notice: Notice, template: Template, link: str
