@@ -333,6 +333,16 @@ async def test_a_leader_uses_what_is_kept_for_a_reason_and_another_agrees(tmp_pa
             assert session.exec(noted).all() == ["汛情紧急"]
 
 
+async def test_an_account_that_has_used_up_its_calls_of_the_day_is_not_asked_again(
+    tmp_path: Path,
+) -> None:
+    async with office(tmp_path) as made:
+        made.add_past_covers(WANG, COVERS.a_day, month="2026-08")
+        assert await made.hears(CHEN, "群发 封面 送审 B-0001") == (
+            "账号一天最多群发100批，今天已有100批，这次还要1批。请明天再送审。"
+        )
+
+
 async def test_fact_17_a_new_month_gives_four_more(tmp_path: Path) -> None:
     async with office(tmp_path) as made:
         made.add_past_covers(WANG, 4)
