@@ -205,7 +205,7 @@ class Dispatcher:
             if batch:
                 self.work(batch)
 
-    def _gather(self, patience: float | None) -> list[Waiting] | None:
+    def _gather(self, patience: float | None = None) -> list[Waiting] | None:
         """Up to a batch of waiting messages, at most one an address; none after so many seconds.
 
         Somebody who says a hundred things at once keeps nobody waiting behind them.
