@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 
@@ -13,6 +14,7 @@ from benchmarks.peers.tally import IN_FLIGHT, Tally, until_stopped, until_told
 
 PAYLOAD = "x" * 80
 CHUNK = 1_000
+logging.disable(logging.WARNING)
 tally = Tally()
 app = App(connector=PsycopgConnector(conninfo=sys.argv[2], min_size=4, max_size=16))
 
