@@ -132,12 +132,17 @@ class Delivery:
         self._seen: dict[str, tuple[int, float]] = {}  # each worker's beat, and since when we know
         self._told = services.clock.now()
         self._retired = False
+        self._called_since = False
 
     def wake(self) -> None:
         """Look at the outbox now; may be called from any thread."""
         loop = self._loop
         if loop is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(self._awake.set)
+            loop.call_soon_threadsafe(self._called)
+
+    def _called(self) -> None:
+        self._called_since = True
+        self._awake.set()
 
     def retire(self) -> None:
         """Claim nothing more; what is claimed may still leave."""
@@ -270,6 +275,7 @@ class Delivery:
         if self._retired:
             return
         if free >= 2 * self._slots and (self._claiming is None or self._claiming.done()):
+            self._called_since = False
             self._claiming = asyncio.create_task(self._claim(free))
 
     async def _claim(self, free: int) -> None:
@@ -284,7 +290,8 @@ class Delivery:
         # What was broken off while we claimed is not whole for having been so when we looked.
         for name in off & {channel_of(one.row.lane) for one in ready if not one.row.probe}:
             self._breaker.seen_whole(name)
-        if ready:
+        # Whoever called while we claimed may have written after we had looked.
+        if ready or self._called_since:
             self._awake.set()
 
     def _claim_rows(self, free: int) -> list[Ready]:
