@@ -27,6 +27,7 @@ from sqlalchemy.exc import DBAPIError
 from benchmarks import letter
 from benchmarks.figures import Figure, note
 from benchmarks.warm import Nest
+from bot import logs
 from bot.app import App, services_for
 from bot.clock import SystemClock
 from bot.commands import command
@@ -451,6 +452,7 @@ async def _until(true: Callable[[], bool], look: float = 0.01) -> None:
 def main() -> bool:
     """Print the figures; True when nothing was lost or doubled and all went on in time."""
     note(f"给 {PEOPLE} 人的信，两个进程，PostgreSQL；冻结、重启、崩溃、离开 {AWAY:.0f} 秒、切断")
+    logs.configure("CRITICAL", ())  # each of some two thousand cuts would have its line
     found = asyncio.run(trials())
     for name in ("lost", "doubled", "unknown"):
         Figure("outages", name, sum(getattr(one, name) for one in found), "").tell()
