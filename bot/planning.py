@@ -64,7 +64,7 @@ REASONS: Mapping[str, str] = {
 TO_TELEPHONE = ("unreachable", "nowhere", "elsewhere")
 """Reasons for which somebody who wants to be written to can only be telephoned."""
 
-CHUNK = 4000
+CHUNK = 3000
 """How many people are frozen in one transaction: well under 200 ms on a small machine."""
 
 _CONTACT: Any = Contact.__table__  # type: ignore[attr-defined]  # SQLModel sets it
