@@ -23,7 +23,6 @@ from storage.campaigns import Campaign
 from storage.mailbox import Claimed
 from storage.people import Contact, Person
 
-TOLERANCE = 0.8  # of a lane's gap: less than a whole one, or a second could hold two too many
 AWAKE = timedelta(minutes=10)  # after their last word; until then nothing disturbs anybody's night
 
 log = structlog.get_logger()
@@ -47,7 +46,7 @@ class Ready:
 
     def late(self, now: float) -> bool:
         """Has its slot gone by? Sent then, it would crowd those that come after it."""
-        return self.row.gap_ms > 0 and now - self.due > TOLERANCE * self.row.gap_ms / 1000
+        return now > self.row.until
 
 
 class Wording:

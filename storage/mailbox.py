@@ -9,6 +9,7 @@ acknowledgement is `unknown`: it is never sent again blindly.
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from math import inf
 from time import monotonic
 from typing import Any
 
@@ -244,9 +245,9 @@ class Claimed:
     """A leased row: what a worker needs to render and send it, and when its slot is.
 
     `body` is still sealed, so that one that no key opens spoils nothing but its own row. `slot_ms`
-    is how long to wait so that the lane's rate holds, `due` the same moment by the machine's own
-    clock, and `gap_ms` how late it may be for it. `probe`: it tries a channel that was out of
-    order. `tried_at` (epoch ms): it may have left then.
+    is how long to wait so that the lane's rate holds (0 where `gap_ms` is), `due` the same moment
+    by the machine's own clock, and `until` when it is too late for it. `probe`: it tries a channel
+    that was out of order. `tried_at` (epoch ms): it may have left then.
     """
 
     id: int
@@ -264,12 +265,17 @@ class Claimed:
     tried_at: int | None
     slot_ms: int = 0
     due: float = 0.0
+    until: float = inf
     gap_ms: int = 0
     probe: bool = False
 
 
 FURTHEST_MS = 2_000
 """No slot is given out further ahead."""
+
+TOLERANCE = 0.8
+"""Of a lane's gap, how late a row may be: less than a whole one, or a second could hold two too
+many."""
 
 # Counted, not NOT EXISTS: PostgreSQL would make a join of that and hold each ready row against
 # everything in flight, where one look into the index is enough. And below one, not none: it takes
@@ -343,9 +349,13 @@ def claim(
     if gauge.broken_at and rows:
         probe(connection, lane, gauge.broken_at, clock)
     waits = [max(0, start + index * gap - clock) for index in range(len(rows))]
+    # A slot that a burst saved up is not missed for the time that any row needs until its call.
+    latest = [max(wait, lead_ms) + TOLERANCE * gap if gap else inf for wait in waits]
     return [
-        Claimed(*row, wait, read_at + wait / 1000, gap, bool(gauge.broken_at))  # type: ignore[call-arg]
-        for row, wait in zip(sorted(tuple(row) for row in rows), waits, strict=True)
+        Claimed(
+            *row, wait, read_at + wait / 1000, read_at + last / 1000, gap, bool(gauge.broken_at)
+        )  # type: ignore[call-arg]
+        for row, wait, last in zip(sorted(tuple(r) for r in rows), waits, latest, strict=True)
     ]
 
 
