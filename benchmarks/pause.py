@@ -25,13 +25,14 @@ from bot.messages import Address, Part
 from storage import mailbox
 from storage.campaigns import Campaign, CampaignState
 from tests.bare import NOON, Bare
-from tests.postgres import running_server
+from tests.postgres import FLEETING, running_server
 from tests.world import MemoryChannel
 
 ROWS = 100_000
 SOME = 1_000  # of them are written one by one, the others copied
 CALL = 0.020  # seconds the sink takes
 WORKERS = 2
+MEMORY = "-c shared_buffers=128MB"  # as PostgreSQL comes; the tests' server has less
 PAUSES = 3
 WATCHED = 1.0  # seconds that the workers are watched after each word
 MOST = {"sqlite": 1.0, "postgresql": 2.5}  # seconds
@@ -183,6 +184,6 @@ def main() -> bool:
     note(f"正在发的 {ROWS} 行，暂停、恢复各 {PAUSES} 次，再取消")
     with tempfile.TemporaryDirectory() as folder:
         kept = tell("sqlite", trial(f"sqlite:///{folder}/pause.db", ROWS, 1))
-    with running_server() as server:
+    with running_server(f"{FLEETING} {MEMORY}") as server:
         kept &= tell("postgresql", trial(server.url(server.create()), ROWS, WORKERS))
     return kept
