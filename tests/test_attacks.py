@@ -368,7 +368,7 @@ def test_whoever_waits_for_a_job_hears_that_it_failed(world: World) -> None:
     with world.database.session() as session:
         session.add(
             Job(
-                kind="campaign_check",
+                kind="campaign_freeze",
                 payload="no JSON",
                 person_id=person,
                 created_at=world.clock.now(),

@@ -19,11 +19,14 @@ from sqlmodel import update
 from bot.channels.telegram import Telegram
 from bot.errors import SendError
 from bot.messages import Address, Media, Part
+from storage.driver import database_millis
 from storage.leases import Lease
 from tests.channels.harness import catalog
 from tests.channels.on_telegram import BOT, LI, WANG, OnTelegram, running
 
 pytestmark = pytest.mark.anyio
+
+HOUR = 3_600_000  # ms
 
 SECRET = "a-secret-of-some-length"
 Start = Callable[..., Any]
@@ -108,7 +111,7 @@ async def test_fact_76_the_lease_of_a_dead_poller_runs_out(
     with bot.app.services.database.transaction() as connection:
         connection.execute(
             Lease.__table__.insert().values(  # type: ignore[attr-defined]  # SQLModel sets it
-                name=f"telegram:{BOT}", holder="dead", until=2**62
+                name=f"telegram:{BOT}", holder="dead", until=database_millis(connection) + HOUR
             )
         )
     async with patient(bot.channel):

@@ -439,8 +439,11 @@ async def test_a_result_before_the_row_is_written_is_not_lost(on: OnGroup) -> No
         row = group_row(on.app.services, on.address, say(TEXT), "notice:1", on.clock.now())
         mailbox.enqueue(session.connection(), [row])
         written = session.exec(select(Outbox)).one()
-        written.state, written.provider_id = State.AWAITING_STAFF, sent.id
-        session.add(written)
+        written.provider_id = sent.id
+        for state in (State.LEASED, State.SENDING, State.AWAITING_STAFF):
+            written.state = state
+            session.add(written)
+            session.flush()
     await on.tend(minutes=2)
     assert on.states() == [(State.SENT, "")]
     with on.app.services.database.reading() as session:

@@ -38,8 +38,9 @@ def editing(world: World) -> Services:
 
 def have_left(world: World, count: int) -> None:
     with world.database.session() as session:
-        mine = select(Outbox.id).where(col(Outbox.campaign_id).is_not(None))
-        ids = session.exec(mine.order_by(col(Outbox.id)).limit(count)).all()
+        mine = select(Outbox).where(col(Outbox.campaign_id).is_not(None))
+        first = session.exec(mine.order_by(col(Outbox.id)).limit(count)).all()
+        ids = [row.id for row in first if row.state != State.SENT]
         for state in (State.LEASED, State.SENDING, State.SENT):
             session.exec(update(TABLE).where(TABLE.c.id.in_(ids)).values(state=state))
 
