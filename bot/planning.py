@@ -168,7 +168,7 @@ def _first(ways: Sequence[Way], who: Any, asked: Asked) -> Any:
 def _addresses(services: Services, people: Select[Any], asked: Asked) -> Any:
     """Each person of the segment once, with what they agreed to and the best of their addresses:
     the one that they chose, or else that reaches them best, of equals the one last used."""
-    (person_id,) = people.subquery("meant").c
+    (person_id,) = people.correlate(None).subquery("meant").c  # of whatever table it reads
     wanted = select(person_id.label("person_id")).distinct().subquery("wanted")
     who = _CONTACT.alias("who")
     mine = and_(

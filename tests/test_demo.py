@@ -28,6 +28,7 @@ from bot.demo import build, main
 from bot.demo.journey import destination, first_moment
 from bot.demo.ledger import view
 from bot.demo.server import STATIC, Demo
+from bot.ladder import Asked
 from bot.messages import say
 from bot.planning import plan
 from handlers.purposes import DUTY, LETTER
@@ -59,11 +60,11 @@ def demo(tmp_path: Path) -> Iterator[Demo]:
 def test_some_of_the_three_hundred_are_left_out_for_each_reason(demo: Demo) -> None:
     now = demo.clock.now()
     with demo.app.services.database.reading() as session:
-        planned = plan(demo.app.services, session, Segment().people(now), LETTER, now)
+        planned = plan(demo.app.services, session, Segment().people(now), Asked(LETTER, now))
     assert planned.matched > 280
     assert set(planned.now) == {"demo", "wechat"}
     assert set(planned.waiting) == {"wechat"}
-    assert set(planned.left_out) == {"withdrawn", "unsubscribed", "unreachable"}
+    assert set(planned.left_out) == {"withdrawn", "unsubscribed", "unreachable", "nowhere"}
 
 
 def test_every_start_shows_the_same_county(tmp_path: Path, demo: Demo) -> None:

@@ -12,6 +12,7 @@ import pytest
 from sqlmodel import select
 
 from bot.context import outbox_row
+from bot.ladder import Asked
 from bot.messages import say
 from bot.planning import plan
 from handlers.purposes import DUTY, LETTER
@@ -94,8 +95,8 @@ async def test_what_is_sent_out_of_duty_is_not_carried_abroad(under: Start) -> N
             for purpose in (DUTY, LETTER)
         )
         people = select(Person.id).where(Person.id == person)
-        counted = plan(services, session, people, DUTY, now)
+        counted = plan(services, session, people, Asked(DUTY, now))
     assert duty is None
     assert letter is not None
-    assert (counted.reachable, dict(counted.left_out)) == (0, {"unreachable": 1})
+    assert (counted.reachable, dict(counted.left_out)) == (0, {"elsewhere": 1})
     assert [row.purpose for row in everything(bot, Outbox) if row.purpose == "duty"] == []

@@ -14,6 +14,7 @@ from sqlmodel import select
 from bot.context import outbox_row
 from bot.dispatch import dump_draft
 from bot.forms import DraftState
+from bot.ladder import Asked
 from bot.messages import say
 from bot.planning import plan
 from handlers.cross_border import AGREED, AT_HOME, STATEMENT
@@ -217,7 +218,7 @@ def reach(bot: OnTelegram) -> tuple[bool, int]:
         row = outbox_row(
             services, session, 1, say("信"), occasion="letter", purpose=LETTER, now=now
         )
-        counted = plan(services, session, select(Person.id), LETTER, now)
+        counted = plan(services, session, select(Person.id), Asked(LETTER, now))
     return row is not None, counted.reachable
 
 
