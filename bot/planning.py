@@ -127,11 +127,15 @@ class Plan:
 
 
 def _agreed(who: Any, scope: str) -> Any:
-    """Does the consent that a channel needs stand?"""
-    return exists().where(
-        col(ConsentNow.person_id) == who.c.person_id,
-        col(ConsentNow.scope) == scope,
-        col(ConsentNow.live),
+    """Does the consent that a channel needs stand? Beside that which the purpose needs."""
+    return (
+        exists()
+        .where(
+            col(ConsentNow.person_id) == who.c.person_id,
+            col(ConsentNow.scope) == scope,
+            col(ConsentNow.live),
+        )
+        .correlate(who)
     )
 
 
@@ -168,7 +172,7 @@ def _first(ways: Sequence[Way], who: Any, asked: Asked) -> Any:
 def _addresses(services: Services, people: Select[Any], asked: Asked) -> Any:
     """Each person of the segment once, with what they agreed to and the best of their addresses:
     the one that they chose, or else that reaches them best, of equals the one last used."""
-    (person_id,) = people.correlate(None).subquery("meant").c  # of whatever table it reads
+    (person_id,) = people.subquery("meant").c
     wanted = select(person_id.label("person_id")).distinct().subquery("wanted")
     who = _CONTACT.alias("who")
     mine = and_(
