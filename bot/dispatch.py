@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import json
 import queue
-import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -32,6 +31,7 @@ from bot.commands import Command, Greeting
 from bot.context import ChannelFacts, Context, Sender, Services, group_row, new_row, outbox_row
 from bot.errors import UserError
 from bot.forms import UNDER, Ask, Dialog, DraftState, Form, Step
+from bot.logs import incident
 from bot.messages import (
     AS_JSON,
     SILENCE,
@@ -888,7 +888,7 @@ class Dispatcher:
             return self._bug(context, error)
 
     def _bug(self, context: Context, error: Exception) -> Reply:
-        number = secrets.token_hex(3).upper()
+        number = incident()
         log.error("handler_failed", number=number, error=type(error).__name__, where=_where(error))
         hour = beijing(context.now).strftime("%Y%m%d%H")
         with context.work():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+import secrets
 import sys
 import traceback
 from collections.abc import Mapping, MutableMapping, Sequence
@@ -49,8 +50,12 @@ _IN_URLS = (
 )
 _SPOKEN = re.compile(r"[\u3400-\u9fff\u1800-\u18af]")
 _LONG_NUMBER = re.compile(r"\d{7,}")
-
 Event = MutableMapping[str, Any]
+
+
+def incident() -> str:
+    """A number that a person is told and the log knows; too short to be taken for a telephone's."""
+    return secrets.token_hex(3).upper()
 
 
 class Redactor:

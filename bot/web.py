@@ -10,7 +10,6 @@ import hmac
 import importlib
 import json
 import os
-import secrets
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -32,7 +31,7 @@ from bot.app import App
 from bot.commands import Page
 from bot.context import Services
 from bot.errors import ConfigError, UserError
-from bot.logs import places
+from bot.logs import incident, places
 from bot.messages import Part
 from bot.metrics import exposition
 from storage.people import OneTimeCode
@@ -142,7 +141,7 @@ class Guard:
             elif body is not None:
                 await self._inner(scope, _replaying(body, receive), sending)
         except Exception as error:  # noqa: BLE001  # a bug must not tell anybody how we are made
-            number = secrets.token_hex(4)
+            number = incident()
             log.error(
                 "request_failed",
                 id=number,

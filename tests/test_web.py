@@ -322,7 +322,7 @@ async def test_a_bug_is_answered_with_a_number_that_the_log_knows(
         answer = await client.get("/broken")
         body = await answer.text()
     assert answer.status == 503
-    number = re.fullmatch(r"暂时无法处理，请稍后再试（编号([0-9a-f]{8})）。", body)
+    number = re.fullmatch(r"暂时无法处理，请稍后再试（编号([0-9A-F]{6})）。", body)
     assert number
     told = [json.loads(line) for line in log_lines()]
     failures = [line for line in told if line["event"] == "request_failed"]
