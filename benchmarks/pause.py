@@ -1,7 +1,8 @@
 """How long it takes to pause, resume and cancel a letter of 100,000 rows while it is being sent.
 
-By SQLite in one process, and by PostgreSQL with two workers at it; and how many calls begin, of
-rows that had not passed the gate, after the word was committed.
+By SQLite in one process, and by PostgreSQL with two workers at it: until the word is committed and
+until all rows have followed it; and how many calls begin, of rows that had not passed the gate,
+after the word was committed.
 """
 
 from __future__ import annotations
@@ -10,18 +11,19 @@ import asyncio
 import multiprocessing
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from statistics import median
 
-from sqlalchemy import Connection as Database
-from sqlalchemy import String, bindparam, select, text, update
+from sqlalchemy import String, bindparam, select, text
 
 from benchmarks.figures import Figure, note
+from bot import planning
 from bot.app import tune_interpreter
 from bot.delivery import Delivery
+from bot.ladder import Asked
 from bot.messages import Address, Part
+from handlers.purposes import LETTER
 from storage import mailbox
 from storage.campaigns import Campaign, CampaignState
 from tests.bare import NOON, Bare
@@ -47,11 +49,12 @@ _COPY = mailbox.TABLE.insert().from_select(
     [column.name for column in _COLUMNS],
     select(*_ANOTHER).where(mailbox.TABLE.c.id <= bindparam("some")),
 )
-WORDS: dict[str, tuple[CampaignState, Callable[[Database, int], int]]] = {
-    "pause": (CampaignState.PAUSED, mailbox.hold),
-    "resume": (CampaignState.RUNNING, mailbox.resume),
-    "cancel": (CampaignState.CANCELLED, mailbox.cancel),
+WORDS = {
+    "pause": CampaignState.PAUSED,
+    "resume": CampaignState.RUNNING,
+    "cancel": CampaignState.CANCELLED,
 }
+ASKED = Asked(LETTER, NOON)
 
 
 @dataclass
@@ -112,13 +115,25 @@ def work(url: str, alone: bool, pipe: Connection) -> None:
 def say_word(bare: Bare, word: str, number: int) -> tuple[float, float, set[int]]:
     """Seconds it took, when it was committed, and the rows that were being sent at that moment."""
     started = time.monotonic()
-    with bare.database.transaction() as connection:
-        state, move = WORDS[word]
-        connection.execute(update(Campaign).values(state=state))
-        move(connection, number)
-        found = connection.execute(text("SELECT id FROM outbox WHERE state = 'sending'"))
+    with bare.database.session() as session:
+        campaign = session.get_one(Campaign, number)
+        campaign.state = WORDS[word]
+        session.flush()
+        mailbox.fence(session.connection(), number)
+        planning.settle(bare.services, session, campaign, ASKED)
+        found = session.execute(text("SELECT id FROM outbox WHERE state = 'sending'"))
         sending = {row.id for row in found}
     return time.monotonic() - started, time.monotonic(), sending
+
+
+def settle(bare: Bare, number: int) -> float:
+    """Seconds until all rows are where the word wants them, as the job brings them there."""
+    started, settled = time.monotonic(), False
+    while not settled:
+        with bare.database.session() as session:
+            campaign = session.get_one(Campaign, number)
+            settled = planning.settle(bare.services, session, campaign, ASKED)
+    return time.monotonic() - started
 
 
 @dataclass
@@ -126,6 +141,7 @@ class Trial:
     """What a trial found: seconds by word, and rows that began to leave after a word."""
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
+    settled: list[float] = field(default_factory=list)
     started_after: int = 0
     sent: int = 0
 
@@ -147,6 +163,7 @@ def trial(url: str, rows: int, workers: int, watched: float = WATCHED) -> Trial:
     for word in [*["pause", "resume"] * PAUSES, "cancel"]:
         seconds, at, sending = say_word(bare, word, number)
         found.seconds.setdefault(word, []).append(seconds)
+        found.settled.append(settle(bare, number))
         time.sleep(watched)
         if word != "resume":
             quiet.append((at, time.monotonic(), sending))
@@ -174,6 +191,7 @@ def tell(engine: str, found: Trial) -> bool:
     slowest = max(max(times) for times in found.seconds.values())
     for word, times in found.seconds.items():
         Figure("pause", f"{engine}_{word}_s", median(times), "秒").tell()
+    Figure("pause", f"{engine}_settled_s", max(found.settled), "秒").tell()
     Figure("pause", f"{engine}_started_after", found.started_after, "条").tell()
     note(f"{engine}：最慢 {slowest:.2f} 秒，其间发出 {found.sent} 条")
     return slowest <= MOST[engine] and found.started_after == 0 and found.sent > 0

@@ -35,9 +35,10 @@ from bot.clock import BEIJING
 from bot.context import ChannelFacts, Services, may_carry
 from bot.ladder import LEAVING, WAITING, Asked, Rung, Way
 from storage import mailbox
-from storage.campaigns import Campaign
+from storage.campaigns import Campaign, CampaignState
 from storage.driver import execute, looking_up, on_conflict_base
 from storage.mailbox import TABLE
+from storage.numbers import among
 from storage.people import (
     ALL_TOPICS,
     ConsentNow,
@@ -522,44 +523,73 @@ def recipients_hash(session: Session, campaign_id: int) -> str:
     return digest.hexdigest()
 
 
-def release(services: Services, session: Session, campaign: Campaign, asked: Asked) -> int:
-    """Let the frozen rows go, each at its own time, but none in its reader's quiet hours; returns
-    how many.
+AT_ONCE = 5_000  # rows of a campaign that are moved in one transaction
+
+
+def settle(services: Services, session: Session, campaign: Campaign, asked: Asked) -> bool:
+    """Bring some rows of a campaign where its state wants them; True when all are there.
+
+    Nothing of it leaves against its state meanwhile: held rows are not claimed, and the gate turns
+    away what is paused or cancelled.
+    """
+    assert campaign.id is not None
+    connection = session.connection()
+    origins = _UNSETTLED.get(CampaignState(campaign.state))
+    if origins is None:
+        return True
+    ids = mailbox.pick(connection, campaign.id, origins, AT_ONCE)
+    if campaign.state == CampaignState.PAUSED:
+        mailbox.hold(connection, campaign.id, ids)
+    elif campaign.state == CampaignState.CANCELLED:
+        mailbox.cancel(connection, campaign.id, ids)
+    else:
+        _release(services, session, campaign.id, asked, ids)
+    return not mailbox.stands_in(connection, campaign.id, origins)
+
+
+_UNSETTLED: Mapping[CampaignState, Sequence[State]] = {
+    CampaignState.RUNNING: (State.HELD,),
+    CampaignState.PAUSED: mailbox.STOPPABLE,
+    CampaignState.CANCELLED: mailbox.WAITING,
+}
+
+
+def _release(
+    services: Services, session: Session, campaign_id: int, asked: Asked, ids: Sequence[int]
+) -> None:
+    """Let frozen rows go, each at its own time, but none in its reader's quiet hours.
 
     They were frozen before somebody approved, or held by a pause: the night may have come since,
     and what is too much for a reader.
     """
-    assert campaign.id is not None
     if asked.limits:
-        _hold_back(session, campaign.id, asked)
+        _hold_back(session, ids, asked)
     if asked.purpose.quiet:
-        for zone_name in _frozen_zones(session, campaign.id):
+        for zone_name in _zones_of(session, ids):
             zone = ZoneInfo(zone_name) if zone_name else BEIJING
             morning = services.settings.quiet.after(asked.now, zone)
             if morning > asked.now:
-                mailbox.postpone(session.connection(), campaign.id, zone_name, morning)
-    return mailbox.resume(session.connection(), campaign.id)
+                mailbox.postpone(session.connection(), ids, zone_name, morning)
+    mailbox.resume(session.connection(), campaign_id, ids)
 
 
-def _hold_back(session: Session, campaign_id: int, asked: Asked) -> None:
+def _hold_back(session: Session, ids: Sequence[int], asked: Asked) -> None:
     """Leave out who has got enough of other campaigns since this one was frozen."""
     session.execute(
         update(TABLE)
-        .where(
-            TABLE.c.campaign_id == campaign_id,
-            TABLE.c.state == State.HELD,
-            _too_often(TABLE, asked),
-        )
-        .values(state=State.SUPPRESSED, reason=OFTEN)
+        .where(among(TABLE.c.id, "ids"), TABLE.c.state == State.HELD, _too_often(TABLE, asked))
+        .values(state=State.SUPPRESSED, reason=OFTEN),
+        {"ids": ids},
     )
 
 
-def _frozen_zones(session: Session, campaign_id: int) -> list[str | None]:
+def _zones_of(session: Session, ids: Sequence[int]) -> list[str | None]:
     rows = session.execute(
         select(col(Person.timezone))
         .join(TABLE, TABLE.c.person_id == col(Person.id))
-        .where(TABLE.c.campaign_id == campaign_id, TABLE.c.state == State.HELD)
-        .distinct()
+        .where(among(TABLE.c.id, "ids"))
+        .distinct(),
+        {"ids": ids},
     )
     return [zone for (zone,) in rows]
 

@@ -1,4 +1,4 @@
-"""The life of a campaign: preview, dry run, freezing, approval, release, progress, stop, receipts.
+"""The life of a campaign: preview, dry run, freezing, approval, release, receipts.
 
 Letters, invitations and broadcasts differ in who writes them; from here on they are the same.
 """
@@ -20,19 +20,19 @@ from bot.context import Context, Sender, Services, outbox_row
 from bot.errors import UserError
 from bot.forms import Ask, Form
 from bot.heart import fire
-from bot.ladder import Asked
 from bot.messages import Address, Inbound, Part, Reply, say
 from bot.normalize import Miss
 from bot.planning import Moment
 from handlers import approvals
 from handlers.approvals import CODE_LENGTH
 from handlers.composition import Check, Text, check, checked_text, fingerprint, specimens
-from handlers.cover_words import last_cover
 from handlers.place import Place, here, place_of
-from handlers.plans import asked_of, plan_of, plan_words, purpose_of
+from handlers.plans import asked_of, plan_of, plan_words
 from handlers.purposes import DUTY, DUTY_NOW
 from handlers.roles import STAFF, Role
 from handlers.segments import Segment, people_of
+from handlers.settling import settle
+from handlers.standing import OPEN_STATES, STATE_LABELS, sent_of, with_reasons
 from storage import mailbox
 from storage.approvals import Approval
 from storage.audit import VIEWED
@@ -53,51 +53,6 @@ STAYS_GOOD = timedelta(days=7)  # how long a broadcast may wait for somebody's r
 HIGHER_OFFICES = re.compile("市委|市政府|县委|县政府|旗委|旗政府|领导小组")
 LONGEST_SIGNATURE = 24  # a longer line is a sentence that only mentions an office
 LINK = re.compile(r"https?://|www\.|\b[\w-]+\.(?:com|cn|net|org|gov)\b", re.IGNORECASE)
-
-STATE_LABELS: Mapping[CampaignState, str] = {
-    CampaignState.DRAFT: "草稿",
-    CampaignState.FREEZING: "锁定名单中",
-    CampaignState.SUBMITTED: "待审批",
-    CampaignState.RUNNING: "已批准",
-    CampaignState.PAUSED: "已暂停",
-    CampaignState.CANCELLED: "已取消",
-    CampaignState.REJECTED: "被驳回",
-    CampaignState.DONE: "已完成",
-}
-REASON_LABELS: Mapping[str, str] = {
-    "blocked": "取关",
-    "unsubscribed": "退订",
-    "consent": "撤回同意",
-    "withdrawn": "撤回同意",
-    "erased": "已删除档案",
-    "window": "待其来信",
-    "quota": "额度用完",
-    "rate": "限流",
-    "expired": "过时",
-    "render": "内容对不上",
-    "cancelled": "人工取消",
-    "worker_lost": "发送中断",
-    "timeout": "超时",
-    "no_answer": "平台没有答复",
-    "no_connection": "连不上平台",
-    "server_error": "平台故障",
-    "database": "数据库没有答复",
-    "too_large": "文件太大",
-    "rights": "没有发言权限",
-    "moved": "群已换号",
-    "policy": "渠道已关闭",
-    "unreachable": "渠道不可达",
-    "unreadable": "正文打不开",
-    "linked": "已由另一渠道收到",
-    "unlinked": "渠道已解除",
-    "bug": "程序出错",
-    "vouched": "经核实",
-    "notice": "以通知送达",
-    planning.OFTEN: planning.REASONS[planning.OFTEN],
-}
-LEFT = (State.SENT, State.DELIVERED, State.READ)
-ON_ITS_WAY = (State.QUEUED, State.LEASED, State.SENDING, State.AWAITING_STAFF)
-OPEN_STATES = (CampaignState.RUNNING, CampaignState.PAUSED)
 
 
 # - making and changing one -
@@ -191,7 +146,7 @@ def rewrite(
     back_to_draft(context, campaign)
     campaign.facts = json.dumps(facts, ensure_ascii=False, sort_keys=True)
     context.session.add(campaign)
-    context.audit("campaign.change", _object(campaign))
+    context.audit("campaign.change", object_of(campaign))
 
 
 def replace_with(context: Context, campaign: Campaign, fresh: Campaign, words: str) -> None:
@@ -203,7 +158,7 @@ def replace_with(context: Context, campaign: Campaign, fresh: Campaign, words: s
         setattr(campaign, name, getattr(fresh, name))
     campaign.words = words
     context.session.add(campaign)
-    context.audit("campaign.change", _object(campaign))
+    context.audit("campaign.change", object_of(campaign))
 
 
 def back_to_draft(context: Context, campaign: Campaign) -> None:
@@ -220,7 +175,7 @@ def _reset(session: Session, campaign: Campaign, state: CampaignState) -> None:
     session.flush()
 
 
-def _object(campaign: Campaign) -> str:
+def object_of(campaign: Campaign) -> str:
     return f"{KIND}:{campaign.number}"
 
 
@@ -355,7 +310,7 @@ def _seal(context: Context, campaign: Campaign, found: Check) -> Reply:
     campaign.state, campaign.submitted_at = CampaignState.SUBMITTED, now
     campaign.created_by = context.person_id
     session.add(campaign)
-    context.audit("campaign.submit", _object(campaign), f"{count}人")
+    context.audit("campaign.submit", object_of(campaign), f"{count}人")
     eyes = eyes_for(campaign, count, here(context))
     code = campaign.content_hash[:CODE_LENGTH]
     if not eyes.needed:
@@ -452,22 +407,6 @@ FREEZING = "campaign_freeze"
 JOB = JobKind(FREEZING, _freeze_chunk)
 
 
-def _frozen_so_far(session: Session, campaign: Campaign) -> str:
-    """How far the list is."""
-    waiting = session.exec(
-        select(Job).where(Job.kind == FREEZING, col(Job.state).in_(["waiting", "running"]))
-    )
-    payloads = [json.loads(job.payload) for job in waiting]
-    whole = [one["count"] for one in payloads if one["campaign"] == campaign.id]
-    assert campaign.id is not None
-    done = planning.frozen_count(session, campaign.id)
-    of = f"，共约{whole[-1]}人" if whole else ""
-    return (
-        f"{campaign.number}「{campaign.title}」正在锁定名单：已锁定{done}人{of}；还没有送审，"
-        "一份也没有发。"
-    )
-
-
 def _in_the_name_of(
     services: Services, session: Session, person_id: int, source: str, now: datetime
 ) -> Context:
@@ -536,11 +475,8 @@ def launch(context: Context, campaign: Campaign, approved: str) -> Reply:
     if campaign.expires_at is not None and _too_late(campaign, context.now):
         raise UserError(f"{campaign.number} 已过最晚发送时间，不能再发。")
     campaign.state = CampaignState.RUNNING
-    context.session.add(campaign)
-    context.session.flush()
-    asked = asked_of(context.services, context.session, campaign, context.now)
-    planning.release(context.services, context.session, campaign, asked)
-    context.audit("campaign.release", _object(campaign))
+    settle(context.services, context.session, campaign, context.now)
+    context.audit("campaign.release", object_of(campaign))
     return say(f"{campaign.number}「{campaign.title}」：{_when(campaign)}。")
 
 
@@ -562,183 +498,6 @@ def confirm(context: Context, argument: str) -> Reply:
     if eyes_for(campaign, count, here(context)).needed:
         raise UserError(f"{campaign.number} 须由另一位统筹员或领导审批，不能自己确认。")
     return launch(context, campaign, campaign.content_hash)
-
-
-# - under way -
-
-
-def _pick(context: Context, argument: str, states: Sequence[CampaignState], what: str) -> Campaign:
-    """The campaign somebody means; without a number the only one it can be."""
-    if argument.strip():
-        return find(context.session, argument)
-    found = context.session.exec(
-        select(Campaign).where(col(Campaign.state).in_(states)).order_by(col(Campaign.id).desc())
-    ).all()
-    if not found:
-        raise UserError(f"现在没有可以{what}的群发。")
-    if len(found) > 1:
-        listed = "\n".join(f"{c.number}　{c.title}" for c in found[:9])
-        raise UserError(f"有{len(found)}个群发，请带上编号再说一次：\n{listed}")
-    return find(context.session, found[0].number)
-
-
-@command("群发 进度", help="群发 进度 B-0001：看发到哪了", section="统筹", roles=STAFF,
-         feature="broadcasts", reads=True)  # fmt: skip
-def progress(context: Context, argument: str) -> Reply:
-    """How far a campaign is; without a number the ones under way, or the last few."""
-    if argument:
-        campaign = find(context.session, argument)
-        words = progress_words(context.services, context.session, campaign, context.now)
-        return Reply((Part(words, replaces=progress_topic(campaign)),))
-    query = select(Campaign).order_by(col(Campaign.id).desc())
-    running = context.session.exec(query.where(col(Campaign.state).in_(OPEN_STATES))).all()
-    if running:
-        shown = [
-            progress_words(context.services, context.session, campaign, context.now)
-            for campaign in running[:5]
-        ]
-        return say("\n".join(shown))
-    last = context.session.exec(query.limit(5)).all()
-    if not last:
-        return say("还没有群发过。回「群发」开始。")
-    listed = [f"{c.number}　{c.title}　{STATE_LABELS[CampaignState(c.state)]}" for c in last]
-    return say("最近的群发：\n" + "\n".join(listed))
-
-
-def progress_topic(campaign: Campaign) -> str:
-    """The card that says how far a campaign is: brought up to date where a channel can."""
-    return f"campaign:{campaign.number}"
-
-
-def progress_words(services: Services, session: Session, campaign: Campaign, now: datetime) -> str:
-    """One campaign's progress with reasons and an estimate."""
-    assert campaign.id is not None
-    if campaign.state == CampaignState.FREEZING:
-        return _frozen_so_far(session, campaign)
-    connection = session.connection()
-    counts = mailbox.progress(connection, campaign.id)
-    total, by_state = sum(counts.values()), _by_state(counts)
-    sent = sum(by_state.get(state, 0) for state in LEFT)
-    delivered = by_state.get(State.DELIVERED, 0) + by_state.get(State.READ, 0)
-    words = [f"已发 {sent}/{total}"]
-    if delivered:
-        words.append(f"送达 {delivered}")
-    failed = (State.FAILED, State.DEAD)
-    words.append(f"失败 {_with_reasons(counts, failed)}")
-    for states in ((State.UNKNOWN,), (State.SUPPRESSED,), (State.DEFERRED,), (State.EXPIRED,),
-                   (State.CANCELLED,), (State.HELD,)):  # fmt: skip
-        if by_state.get(states[0]):
-            words.append(f"{STATE_WORDS[states[0]]} {_with_reasons(counts, states)}")
-    state = STATE_LABELS[CampaignState(campaign.state)]
-    after = _time_left(services, session, campaign, now) + last_cover(session, campaign)
-    return f"{campaign.number}「{campaign.title}」{state}：{'，'.join(words)}。{after}"
-
-
-def _by_state(counts: Mapping[tuple[State, str], int]) -> dict[State, int]:
-    found: dict[State, int] = {}
-    for (state, _reason), count in counts.items():
-        found[state] = found.get(state, 0) + count
-    return found
-
-
-def _with_reasons(counts: Mapping[tuple[State, str], int], states: Sequence[State]) -> str:
-    mine = {reason: n for (state, reason), n in counts.items() if state in states}
-    listed = "、".join(
-        f"{REASON_LABELS.get(reason, reason)}{n}" for reason, n in sorted(mine.items()) if reason
-    )
-    return f"{sum(mine.values())}{f'（{listed}）' if listed else ''}"
-
-
-def _time_left(services: Services, session: Session, campaign: Campaign, now: datetime) -> str:
-    """An estimate from what each channel's slow lane allows."""
-    assert campaign.id is not None
-    if campaign.state != CampaignState.RUNNING:
-        return ""
-    if campaign.not_before is not None and campaign.not_before > now:
-        return f"定于 {show_time(campaign.not_before)} 开始。"
-    lanes = mailbox.ahead(session.connection(), campaign.id)
-    if not lanes:
-        return ""
-    gaps = {facts.lane(urgent=False): facts.bulk_gap_ms for facts in services.channels.values()}
-    seconds = max(count * gaps.get(lane, 0) / 1000 for lane, count in lanes.items())
-    minutes = round(seconds / 60)
-    return f"预计还需 {minutes} 分钟。" if minutes else "预计不到 1 分钟发完。"
-
-
-@command("群发 暂停", help="群发 暂停 B-0001：马上停下，「停」也行", section="统筹", roles=STAFF,
-         feature="broadcasts")  # fmt: skip
-def pause(context: Context, argument: str) -> Reply:
-    """Stop at once: one statement, and the gate lets nothing more through."""
-    campaign = _pick(context, argument, [CampaignState.RUNNING], "暂停")
-    if campaign.state != CampaignState.RUNNING:
-        label = STATE_LABELS[CampaignState(campaign.state)]
-        raise UserError(f"{campaign.number} {label}，没有在发。")
-    assert campaign.id is not None
-    campaign.state = CampaignState.PAUSED
-    context.session.add(campaign)
-    context.session.flush()
-    mailbox.hold(context.session.connection(), campaign.id)
-    context.audit("campaign.pause", _object(campaign))
-    sent = _sent(context.session, campaign)
-    return say(
-        f"已暂停 {campaign.number}，已发{sent}份无法撤回。"
-        "回「群发 继续」接着发，「取消剩余」不再发，"
-        f"或「更正 {campaign.number}」给已收到的人补发更正。"
-    )
-
-
-def _sent(session: Session, campaign: Campaign) -> int:
-    """How many have left; a call under way cannot be called back either."""
-    assert campaign.id is not None
-    counts = _by_state(mailbox.progress(session.connection(), campaign.id))
-    return sum(counts.get(state, 0) for state in (*LEFT, State.SENDING, State.UNKNOWN))
-
-
-@command("停")
-def stop(context: Context, argument: str) -> Reply:
-    """The short word for a coordinator in a hurry; others hear how to stop their letters."""
-    if not context.has_role(*STAFF):
-        return say("不想再收来信，请回「退订 节日信」「退订 活动邀请」或「退订 全部」。")
-    return pause(context, argument)
-
-
-@command("群发 继续", help="群发 继续 B-0001：暂停的接着发", section="统筹", roles=STAFF,
-         feature="broadcasts")  # fmt: skip
-def resume(context: Context, argument: str) -> Reply:
-    """Go on with what was paused."""
-    campaign = _pick(context, argument, [CampaignState.PAUSED], "继续")
-    if campaign.state != CampaignState.PAUSED:
-        label = STATE_LABELS[CampaignState(campaign.state)]
-        raise UserError(f"{campaign.number} {label}，不在暂停中。")
-    campaign.state = CampaignState.RUNNING
-    context.session.add(campaign)
-    context.session.flush()
-    asked = Asked(purpose_of(context.services, campaign), context.now)
-    left = planning.release(context.services, context.session, campaign, asked)
-    context.audit("campaign.resume", _object(campaign))
-    return say(f"{campaign.number} 继续发送，还有{left}份。")
-
-
-@command("群发 取消", "取消剩余", help="群发 取消 B-0001：未发的不再发", section="统筹",
-         roles=STAFF, feature="broadcasts")  # fmt: skip
-def cancel(context: Context, argument: str) -> Reply:
-    """Give up what has not left yet; what has left stays."""
-    live = [CampaignState.FREEZING, CampaignState.SUBMITTED, *OPEN_STATES]
-    campaign = _pick(context, argument, live, "取消")
-    assert campaign.id is not None
-    if campaign.state == CampaignState.DONE:
-        raise UserError(f"{campaign.number} 已全部发出，无法取消。可发「更正 {campaign.number}」。")
-    if campaign.state == CampaignState.CANCELLED:
-        raise UserError(f"{campaign.number} 已经取消过了。")
-    approvals.void(context.session, KIND, campaign.number)
-    campaign.state, campaign.finished_at = CampaignState.CANCELLED, context.now
-    context.session.add(campaign)
-    context.session.flush()
-    stopped = mailbox.cancel(context.session.connection(), campaign.id)
-    context.audit("campaign.cancel", _object(campaign))
-    sent = _sent(context.session, campaign)
-    after = f"已发{sent}份无法撤回，可「更正 {campaign.number}」。" if sent else "一份也没有发出。"
-    return say(f"已取消 {campaign.number}，{stopped}份不再发；{after}")
 
 
 # - afterwards -
@@ -764,7 +523,7 @@ def receipt_words(services: Services, session: Session, campaign: Campaign) -> s
     state = STATE_LABELS[CampaignState(campaign.state)]
     head = f"{campaign.number}「{campaign.title}」{state}，名单{sum(counts.values())}人："
     lines = [
-        f"{STATE_WORDS[state]} {_with_reasons(counts, (state,))}"
+        f"{STATE_WORDS[state]} {with_reasons(counts, (state,))}"
         for state in State
         if any(found is state for found, _reason in counts)
     ]
@@ -794,7 +553,7 @@ def _answers(session: Session, campaign: Campaign) -> str:
     count = dict(rows)
     answered = sum(count.values())
     assert campaign.id is not None
-    silent = max(0, _sent(session, campaign) - answered)
+    silent = max(0, sent_of(session, campaign) - answered)
     return (
         f"活动回执：出席{count.get(RsvpState.COMING, 0)} 候补{count.get(RsvpState.WAITING, 0)} "
         f"不能{count.get(RsvpState.NOT_COMING, 0)} 待定{count.get(RsvpState.UNDECIDED, 0)} "
@@ -807,7 +566,7 @@ def _answers(session: Session, campaign: Campaign) -> str:
 def correct(context: Context, argument: str) -> Reply:
     """`更正 B-0001`: write to those who got it that something in it was wrong."""
     campaign = find(context.session, argument)
-    if not _sent(context.session, campaign):
+    if not sent_of(context.session, campaign):
         raise UserError(f"{campaign.number} 还没有发出，可以直接修改，不用更正。")
     return context.begin(Correction, {"title": campaign.title, "campaign": campaign.number})
 

@@ -19,10 +19,11 @@ from bot.normalize import Miss, pick_numbers
 from bot.personal_numbers import find_mobiles, scrub
 from bot.text import content_hash
 from handlers.approvals import request
-from handlers.campaigns import LINK, REASON_LABELS, names_higher_office, read_text
+from handlers.campaigns import LINK, names_higher_office, read_text
 from handlers.place import Place, here
 from handlers.purposes import DUTY
 from handlers.roles import Role
+from handlers.standing import REASON_LABELS
 from storage import mailbox
 from storage.approvals import Approval
 from storage.customer_groups import (

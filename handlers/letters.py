@@ -12,11 +12,11 @@ from bot.forms import Ask, Asking, Form
 from bot.messages import Reply, say
 from bot.normalize import Miss
 from handlers import campaigns
-from handlers.campaigns import STATE_LABELS
 from handlers.festivals import Coming, coming, every_coming, letters_of, plain_news, show_day
 from handlers.place import Place, here, place_of
 from handlers.plans import plan_of, plan_words
 from handlers.roles import STAFF, Role
+from handlers.standing import STATE_LABELS
 from storage.campaigns import Campaign, CampaignState
 
 MOST_NEWS = 4

@@ -15,9 +15,10 @@ from bot.context import Context, Services
 from bot.errors import UserError
 from bot.messages import File, Link, Part, Reply, say
 from handlers import codes
-from handlers.campaigns import REASON_LABELS, find
+from handlers.campaigns import find
 from handlers.receipts import channel_words
 from handlers.roles import Role
+from handlers.standing import REASON_LABELS
 from handlers.workbook import XLSX, Sheet
 from storage import mailbox
 from storage.audit import VIEWED, AuditEntry

@@ -11,8 +11,9 @@ from bot.commands import command
 from bot.context import Context, Services
 from bot.errors import UserError
 from bot.messages import Reply, say
-from handlers.campaigns import LEFT, REASON_LABELS, STATE_LABELS, find
+from handlers.campaigns import find
 from handlers.roles import STAFF, Role
+from handlers.standing import LEFT, REASON_LABELS, STATE_LABELS
 from storage import mailbox
 from storage.audit import VIEWED
 from storage.campaigns import Campaign, CampaignState

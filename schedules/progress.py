@@ -7,8 +7,8 @@ from sqlmodel import Session, select
 from bot.commands import tick
 from bot.context import Services, outbox_row
 from bot.messages import Part, Reply
-from handlers.campaigns import progress_topic, progress_words
 from handlers.purposes import DUTY_NOW
+from handlers.steering import progress_topic, progress_words
 from storage import mailbox
 from storage.campaigns import Campaign, CampaignState
 from storage.people import contact_of

@@ -491,6 +491,20 @@ _GATE_BEYOND = (
 )
 
 
+_FENCED = 20_260_101  # sets these locks apart from whatever else is locked by a number
+_FENCE = "SELECT pg_advisory_xact_lock(?, ?)"
+_WAIT_THERE = (
+    "SELECT pg_advisory_xact_lock_shared(?, these.id) FROM (SELECT DISTINCT campaign_id AS id "
+    "FROM outbox WHERE id = ANY(?) AND campaign_id IS NOT NULL ORDER BY campaign_id) AS these"
+)
+
+
+def _wait_at_fences(connection: Connection, ids: Sequence[int]) -> None:
+    """Wait until whoever stops the campaigns of these rows has done so, that the gate sees it."""
+    if connection.dialect.name != "sqlite":
+        execute(connection, _WAIT_THERE, (_FENCED, list(ids)))
+
+
 def gate_beyond(
     connection: Connection, ids: Sequence[int], beyond: Sequence[int], worker: str, now: datetime
 ) -> set[int]:
@@ -500,6 +514,7 @@ def gate_beyond(
     """
     if not beyond:
         return set()
+    _wait_at_fences(connection, ids)
     arguments = {"ids": list(ids), "beyond": list(beyond), "worker": worker, "now": now}
     return {row.id for row in connection.execute(_GATE_BEYOND, arguments)}
 
@@ -511,6 +526,7 @@ def gate(connection: Connection, ids: Sequence[int], worker: str, now: datetime)
     a lost lease all work through this one statement.
     """
     arguments = {"ids": list(ids), "worker": worker, "now": now}
+    _wait_at_fences(connection, ids)
     passed = connection.execute(_GATE, arguments).all()
     if len(passed) < len(ids):
         connection.execute(_TURNED_AWAY, arguments)
@@ -779,41 +795,63 @@ def sweep(
     return moved
 
 
-def hold(connection: Connection, campaign_id: int) -> int:
-    """Pause a campaign: no send of it starts after this commits."""
-    # Deferred rows too: else somebody who writes during the pause would get theirs.
-    origins = (State.QUEUED, State.DEFERRED, State.LEASED)
-    return _move(connection, campaign_id, origins, State.HELD)
+def fence(connection: Connection, campaign_id: int) -> None:
+    """Wait for the gates that are letting a campaign's rows through, and let no other do so before
+    this transaction ends: those that come after it see what became of the campaign."""
+    if connection.dialect.name != "sqlite":  # which knows one writer at a time
+        execute(connection, _FENCE, (_FENCED, campaign_id))
 
 
-def resume(connection: Connection, campaign_id: int) -> int:
-    """Let a held campaign go on."""
+def pick(
+    connection: Connection, campaign_id: int, states: Sequence[State], most: int
+) -> Sequence[int]:
+    """Ids of some of a campaign's rows in these states, ours until this transaction ends; what
+    somebody else is moving is passed over."""
+    some = core_select(TABLE.c.id).where(
+        TABLE.c.campaign_id == campaign_id, TABLE.c.state.in_(states)
+    )
+    return connection.execute(some.limit(most).with_for_update(skip_locked=True)).scalars().all()
+
+
+STOPPABLE = (State.QUEUED, State.DEFERRED, State.LEASED)
+"""What a pause holds: deferred rows too, else somebody who writes meanwhile would get theirs."""
+
+
+def hold(connection: Connection, campaign_id: int, ids: Sequence[int] | None = None) -> int:
+    """Pause a campaign, or these rows of it: no send of them starts after this commits."""
+    return _move(connection, campaign_id, STOPPABLE, State.HELD, ids=ids)
+
+
+def resume(connection: Connection, campaign_id: int, ids: Sequence[int] | None = None) -> int:
+    """Let a held campaign go on, or these rows of it."""
     announce(connection)
-    return _move(connection, campaign_id, (State.HELD,), State.QUEUED)
+    return _move(connection, campaign_id, (State.HELD,), State.QUEUED, ids=ids)
 
 
 def postpone(
-    connection: Connection, campaign_id: int, timezone: str | None, until: datetime
-) -> int:
-    """Let a campaign's held rows to people of one zone wait until a moment at least."""
+    connection: Connection, ids: Sequence[int], timezone: str | None, until: datetime
+) -> None:
+    """Let those of these held rows that are for people of one zone wait until a moment at least."""
     there = core_select(col(Person.id)).where(
         col(Person.timezone).is_(None) if timezone is None else col(Person.timezone) == timezone
     )
-    return connection.execute(
+    connection.execute(
         update(TABLE)
         .where(
-            TABLE.c.campaign_id == campaign_id,
+            among(TABLE.c.id, "ids"),
             TABLE.c.state == State.HELD,
             TABLE.c.not_before < until,
             TABLE.c.person_id.in_(there),
         )
-        .values(not_before=until)
-    ).rowcount
+        .values(not_before=until),
+        {"ids": ids},
+    )
 
 
-def cancel(connection: Connection, campaign_id: int, reason: str = "cancelled") -> int:
-    """Cancel what of a campaign has not left; returns how many rows."""
-    return _move(connection, campaign_id, WAITING, _unless_tried(State.CANCELLED), reason)
+def cancel(connection: Connection, campaign_id: int, ids: Sequence[int] | None = None) -> int:
+    """Cancel what of a campaign, or of these rows of it, has not left; returns how many rows."""
+    cancelled = _unless_tried(State.CANCELLED)
+    return _move(connection, campaign_id, WAITING, cancelled, "cancelled", ids)
 
 
 def _move(
@@ -822,14 +860,19 @@ def _move(
     origins: Sequence[State],
     target: Any,
     reason: str = "",
+    ids: Sequence[int] | None = None,
 ) -> int:
     of_it = TABLE.c.campaign_id == campaign_id
-    if State.LEASED in origins and connection.dialect.name != "sqlite":
+    arguments: dict[str, Any] = {}
+    if ids is not None:
+        of_it, arguments = and_(of_it, among(TABLE.c.id, "ids")), {"ids": ids}
+    elif State.LEASED in origins and connection.dialect.name != "sqlite":
         # In the gate's order: else it and we could each hold a row that the other waits for.
         leased = core_select(TABLE.c.id).where(of_it, TABLE.c.state == State.LEASED)
         connection.execute(leased.order_by(TABLE.c.id).with_for_update())
     return connection.execute(
-        update(TABLE).where(of_it, TABLE.c.state.in_(origins)).values(state=target, reason=reason)
+        update(TABLE).where(of_it, TABLE.c.state.in_(origins)).values(state=target, reason=reason),
+        arguments,
     ).rowcount
 
 
@@ -899,12 +942,17 @@ def departed(connection: Connection, campaign_id: int) -> int:
     return int(connection.execute(query).scalar_one())
 
 
-def unfinished(connection: Connection, campaign_id: int) -> bool:
-    """Is anything of a campaign still to leave, or on its way?"""
+def stands_in(connection: Connection, campaign_id: int, states: Sequence[State]) -> bool:
+    """Does any row of a campaign stand in one of these states?"""
     query = core_select(TABLE.c.id).where(
-        TABLE.c.campaign_id == campaign_id, TABLE.c.state.in_(OPEN)
+        TABLE.c.campaign_id == campaign_id, TABLE.c.state.in_(states)
     )
     return connection.execute(query.limit(1)).first() is not None
+
+
+def unfinished(connection: Connection, campaign_id: int) -> bool:
+    """Is anything of a campaign still to leave, or on its way?"""
+    return stands_in(connection, campaign_id, OPEN)
 
 
 def ahead(connection: Connection, campaign_id: int) -> dict[str, int]:
@@ -979,11 +1027,13 @@ def states_of(connection: Connection, occasions: Sequence[str]) -> dict[tuple[st
     return {(occasion, person): State(state) for occasion, person, state in rows}
 
 
-def expire_overdue(connection: Connection, now: datetime) -> int:
-    """Close rows whose moment has passed while they waited."""
+def expire_overdue(connection: Connection, now: datetime, most: int = 5_000) -> int:
+    """Close some rows whose moment has passed while they waited; the gate lets none through."""
+    overdue = and_(TABLE.c.expires_at <= now, _in_state(*WAITING, State.AWAITING_STAFF))
+    some = core_select(TABLE.c.id).where(overdue).limit(most).with_for_update(skip_locked=True)
     return connection.execute(
         update(TABLE)
-        .where(TABLE.c.expires_at <= now, _in_state(*WAITING, State.AWAITING_STAFF))
+        .where(TABLE.c.id.in_(some), overdue)
         .values(state=_unless_tried(State.EXPIRED), reason="expired")
     ).rowcount
 

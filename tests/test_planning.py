@@ -19,7 +19,7 @@ from bot.context import ChannelFacts, Covers, new_row
 from bot.ladder import Asked, Limit, Rung
 from bot.planning import Moment, Plan, Reach
 from storage import mailbox
-from storage.campaigns import Campaign
+from storage.campaigns import Campaign, CampaignState
 from storage.covers import Cover, CoverRecipient, CoverState
 from storage.customer_groups import CustomerGroup, GroupMember
 from storage.mailbox import TABLE
@@ -303,7 +303,8 @@ def test_nothing_of_a_list_can_leave_before_it_is_released(office: Bare) -> None
         planning.freeze_some(office.services, session, campaign, EVERYBODY, _asked(), MOMENT, 0)
         assert mailbox.claim(session.connection(), "open:bulk", "w", NOON, 99) == []
         planning.close_list(session, campaign, MOMENT)
-        assert planning.release(office.services, session, campaign, _asked()) == 8
+        campaign.state = CampaignState.RUNNING
+        assert planning.settle(office.services, session, campaign, _asked())
         claimed = mailbox.claim(session.connection(), "open:bulk", "w", NOON, 99)
         assert [row.person_id for row in claimed] == [_number("open"), _number("two addresses")]
 
@@ -316,7 +317,8 @@ def test_who_has_got_enough_of_others_meanwhile_is_left_out_when_it_is_released(
         campaign = _campaign(session)
         planning.freeze(office.services, session, campaign, EVERYBODY, _asked(), MOMENT)
         _received(session, _number("open"), 2, NOON)
-        assert planning.release(office.services, session, campaign, _asked()) == 7
+        campaign.state = CampaignState.RUNNING
+        assert planning.settle(office.services, session, campaign, _asked())
         assert _rows(session, campaign)["open"] == ("open", "suppressed", "often")
 
 

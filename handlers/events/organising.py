@@ -13,7 +13,7 @@ from bot.errors import UserError
 from bot.forms import Ask, Asking, Form
 from bot.messages import Reply, say
 from bot.normalize import Miss
-from handlers import broadcasts, campaigns
+from handlers import broadcasts, steering
 from handlers.events import seats, wording
 from handlers.forms.event import EventForm, read_seats
 from handlers.purposes import EVENT_SERVICE
@@ -214,7 +214,7 @@ def _stop_invitations(context: Context, event: Event) -> Reply:
             CampaignState.RUNNING,
             CampaignState.PAUSED,
         ):
-            reply += campaigns.cancel(context, campaign.number)
+            reply += steering.cancel(context, campaign.number)
         elif campaign.state == CampaignState.DONE:
             reply += say(f"收到邀请还没回执的人，可发「更正 {campaign.number}」告诉他们。")
     return reply

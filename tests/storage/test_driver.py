@@ -1,5 +1,6 @@
 """Statements in the driver's own words behave as SQLAlchemy's do."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from storage.driver import execute
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Database:
+def database(tmp_path: Path) -> Iterator[Database]:
     made = Database(f"sqlite:///{tmp_path}/words.db", KeyRing(KeyRing.generate()))
     with made.transaction() as connection:
         connection.exec_driver_sql("CREATE TABLE said (word TEXT PRIMARY KEY)")
-    return made
+    yield made
+    made.close()
 
 
 def test_a_refused_statement_raises_what_sqlalchemy_raises_and_tells_no_value(

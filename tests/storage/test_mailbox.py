@@ -1,6 +1,7 @@
 """The ledger's promises: unique, leased once, gated by consent, window, time and pause."""
 
 import threading
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -204,6 +205,44 @@ def test_nothing_starts_after_a_pause_or_a_cancel_commits(bare: Bare, stop: obje
         stop(connection, number)  # type: ignore[operator]
     assert gate(bare, ids) == set()
     assert claim(bare) == []
+
+
+def test_a_pause_waits_for_the_gate_and_the_next_gate_for_the_pause(postgres_url: str) -> None:
+    bare = Bare(postgres_url)
+    bare.lane()
+    number = campaign(bare)
+    bare.rows(20, campaign_id=number)
+    first, second = claim(bare, free=10), claim(bare, free=10)
+    done: list[str] = []
+
+    def pause() -> None:
+        with bare.database.transaction() as connection:
+            connection.execute(text("UPDATE campaign SET state = 'paused'"))
+            mailbox.fence(connection, number)
+            done.append("paused")
+            assert not gating.wait(0.2)  # the second gate stands before the fence
+
+    def let_through() -> None:
+        assert gate(bare, second) == set()
+        gating.set()
+
+    gating = threading.Event()
+    with bare.database.transaction() as connection:
+        assert mailbox.gate(connection, first, "w1", NOON) == set(first)
+        pausing = threading.Thread(target=pause)
+        pausing.start()
+        pausing.join(0.2)
+        assert done == []
+        done.append("gated")
+    while len(done) < 2:
+        time.sleep(0.001)
+    later = threading.Thread(target=let_through)
+    later.start()
+    pausing.join()
+    later.join()
+    assert done == ["gated", "paused"]
+    assert bare.states() == {"sending": 10, "held": 10}
+    bare.close()
 
 
 def test_a_paused_campaign_goes_on(bare: Bare) -> None:
