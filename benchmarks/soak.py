@@ -153,7 +153,8 @@ async def installation(values: Mapping[str, str], clock_file: Path) -> AsyncIter
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
         try:
-            await asyncio.wait_for(process.wait(), 15)
+            async with asyncio.timeout(15):
+                await process.wait()
         except TimeoutError:
             process.kill()
             await process.wait()

@@ -198,7 +198,8 @@ class Delivery:
     async def _rest(self) -> None:
         """Wait until something ends, somebody wakes us, or it is time to look again."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._awake.wait(), self._nap())
+            async with asyncio.timeout(self._nap()):
+                await self._awake.wait()
         self._awake.clear()
 
     def _nap(self) -> float:

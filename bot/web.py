@@ -218,9 +218,8 @@ async def _ready(request: Request) -> Response:
     depth = app.spool.depth if app.spool is not None else 0
     spooled = f" spool={depth}" if depth else ""
     try:
-        current = await asyncio.wait_for(
-            asyncio.to_thread(app.services.database.current), READY_SECONDS
-        )
+        async with asyncio.timeout(READY_SECONDS):
+            current = await asyncio.to_thread(app.services.database.current)
     except (SQLAlchemyError, OSError, TimeoutError):
         return PlainTextResponse(f"database{spooled}", 503)
     word, status = ("ok", 200) if current else ("migrations", 503)

@@ -210,6 +210,22 @@ def test_stopping_finishes_the_calls_under_way_and_gives_the_rest_back(bare: Bar
     assert bare.states() == {"sent": 8, "queued": 492}
 
 
+@pytest.mark.parametrize("later", range(5))
+def test_stopping_while_somebody_calls_stops_all_the_same(bare: Bare, later: int) -> None:
+    async def run() -> None:
+        delivery = Delivery(bare.services, {"memory": MemoryChannel()}, alone=True)
+        task = asyncio.create_task(delivery.run())
+        await asyncio.sleep(0.1)
+        delivery.wake()
+        for _ in range(later):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task], timeout=1)
+        assert task.done()
+
+    asyncio.run(run())
+
+
 def test_never_more_calls_than_slots(bare: Bare) -> None:
     bare.rows(100)
     channel = Line()

@@ -178,7 +178,9 @@ class Demo:
             silent = 0.0
             while not self.ending():
                 try:
-                    yield _event(await asyncio.wait_for(queue.get(), WATCH_SECONDS))
+                    async with asyncio.timeout(WATCH_SECONDS):
+                        happened = await queue.get()
+                    yield _event(happened)
                 except TimeoutError:
                     silent += WATCH_SECONDS
                     if silent > 10:

@@ -180,7 +180,8 @@ async def test_a_channel_ends_at_once_when_it_is_cancelled(harness: Harness) -> 
     running = asyncio.create_task(harness.channel.run(harness.app.receive))
     await asyncio.sleep(0)
     running.cancel()
-    await asyncio.wait_for(asyncio.gather(running, return_exceptions=True), 1)
+    async with asyncio.timeout(1):
+        await asyncio.gather(running, return_exceptions=True)
     assert running.done()
 
 

@@ -197,7 +197,8 @@ class GroupChannel:
                 pause = error.retry_after or POLL
                 log.warning("not_tended", channel=NAME, reason=error.reason)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._awake.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._awake.wait()
             self._awake.clear()
 
     def _holds(self) -> bool:

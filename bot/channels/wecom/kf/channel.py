@@ -163,7 +163,8 @@ class KfChannel:
             if not self._told:
                 self._idle.set()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._awake.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._awake.wait()
             self._awake.clear()
 
     async def round(self, receive: Receive) -> None:
