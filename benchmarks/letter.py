@@ -28,7 +28,7 @@ from bot.messages import Reply, say
 from bot.settings import demo_settings
 from handlers.place import PLACES
 from handlers.roles import POLICY
-from storage.campaigns import Campaign
+from storage.campaigns import Campaign, CampaignState
 from storage.people import ConsentNow, Contact, Person
 
 TOKEN = "4200:" + "k" * 35
@@ -110,7 +110,9 @@ def post(services: Services, people: int) -> None:
         moment = planning.Moment(now, local=False)
         asked = Asked(LETTER, now)
         planning.freeze(services, session, letter, select(Person.id), asked, moment)  # type: ignore[call-overload]
-        planning.release(services, session, letter, asked)
+        letter.state = CampaignState.RUNNING
+        while not planning.settle(services, session, letter, asked):
+            pass
 
 
 def main(url: str, api: str, slots: str, pace: str) -> None:

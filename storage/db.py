@@ -11,7 +11,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnection
 from sqlmodel import Session
@@ -32,24 +32,47 @@ class Database:
     """SQLite or PostgreSQL behind a URL, with the keys that open its encrypted columns.
 
     On SQLite one lock orders this process's writers: waiting on it is fair and prompt, waiting
-    for SQLite's own busy handler is neither. `commits` counts transactions, for benchmarks.
+    for SQLite's own busy handler is neither.
     """
 
-    def __init__(self, url: str, keys: KeyRing, *, pool_size: int = 8) -> None:
+    def __init__(
+        self, url: str | URL, keys: KeyRing, *, pool_size: int = 8, asked_first: bool = True
+    ) -> None:
         self.url = make_url(url)
         self.keys = keys
         self.sqlite = self.url.get_backend_name() == "sqlite"
-        self.commits = 0
+        self._committed = [0]
         self._writing = threading.RLock()
-        self.engine = self._engine(pool_size)
+        self._steady: Database | None = None
+        self.engine = self._engine(pool_size, asked_first)
 
-    def _engine(self, pool_size: int) -> Engine:
+    @property
+    def commits(self) -> int:
+        """How many transactions were committed."""
+        return self._committed[0]
+
+    @property
+    def steady(self) -> "Database":
+        """The same database, for whoever says the same few statements all the time.
+
+        On PostgreSQL by connections of its own, that keep the statements prepared (psycopg forgets
+        all of them at each ROLLBACK, which is how reading ends) and are not asked whether they
+        live before each use: whoever works with them tries again anyway.
+        """
+        if self.sqlite:
+            return self
+        if self._steady is None:
+            self._steady = Database(self.url, self.keys, pool_size=4, asked_first=False)
+            self._steady._committed = self._committed
+        return self._steady
+
+    def _engine(self, pool_size: int, asked_first: bool) -> Engine:
         options: dict[str, Any] = {"pool_size": pool_size, "max_overflow": 4}
         if self.sqlite:
             _make_private(self.url.database)
             options["connect_args"] = {"check_same_thread": False, "timeout": 10}
         else:
-            options["pool_pre_ping"] = True
+            options["pool_pre_ping"] = asked_first
             options["connect_args"] = {
                 name: value for name, value in PATIENCE.items() if name not in self.url.query
             }
@@ -66,13 +89,13 @@ class Database:
         if not self.sqlite:
             with self.engine.begin() as connection:
                 yield connection
-            self.commits += 1
+            self._committed[0] += 1
             return
         with self._writing, self.engine.connect() as connection:
             connection.execution_options(hongyan_writes=True)
             with connection.begin():
                 yield connection
-        self.commits += 1
+        self._committed[0] += 1
 
     @contextmanager
     def session(self) -> Iterator[Session]:
@@ -113,6 +136,8 @@ class Database:
 
     def close(self) -> None:
         """Give all connections back."""
+        if self._steady is not None:
+            self._steady.close()
         self.engine.dispose()
 
 

@@ -286,14 +286,14 @@ def test_a_large_campaign_follows_what_was_said_last(
     _approved(world)
     assert _states(world) == {State.QUEUED: 20, State.HELD: 40}
     assert world.says("小王", "停").startswith("已暂停 B-0001，已发0份")
-    assert run_one(world.services, "one")  # what the approval left to do has nothing to do any more
+    assert run_one(world.app.services, "one")  # what the approval left to do has nothing to do any more
     assert _states(world) == {State.HELD: 60}
     assert world.says("小王", "群发 继续") == "B-0001 继续发送，还有60份。"
     assert _states(world) == {State.QUEUED: 20, State.HELD: 40}
     assert world.says("小王", "取消剩余") == "已取消 B-0001，60份不再发；一份也没有发出。"
     assert _states(world)[State.CANCELLED] == 20
     world.drain()  # the gate turns away what the job has not come to
-    while run_one(world.services, "one"):
+    while run_one(world.app.services, "one"):
         pass
     assert _states(world) == {State.CANCELLED: 60}
     assert _arrived(world, 60) == [0] * 60
