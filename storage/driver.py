@@ -3,23 +3,27 @@
 SQLAlchemy's compiler, its execution and its row objects would cost more than the work itself.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, Never
 
 from sqlalchemy import Connection, text
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.postgresql import insert as pg_insert
+from sqlalchemy.dialects.postgresql import psycopg
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import DBAPIError
 
 
 def execute(connection: Connection, statement: str, arguments: Any) -> Any:
-    """Run a statement with `?` for its arguments: a tuple, or a list of tuples for many rows.
+    """Run a statement with `?` for its arguments: a tuple, or a list of tuples for many rows; or
+    with names for them, as its driver has names: a mapping.
 
     Returns the driver's cursor, whose rows are tuples. Raises what SQLAlchemy would.
     """
     assert connection.in_transaction(), "outside a transaction the driver commits each statement"
-    if connection.dialect.name != "sqlite":
+    if connection.dialect.name != "sqlite" and not isinstance(arguments, dict):
         statement = statement.replace("?", "%s")
     cursor = connection.connection.cursor()
     many = isinstance(arguments, list)
@@ -36,6 +40,28 @@ def execute(connection: Connection, statement: str, arguments: Any) -> Any:
     for heard in connection.dispatch.after_cursor_execute:
         heard(connection, cursor, statement, arguments, None, many)
     return cursor
+
+
+def run(connection: Connection, statement: Any, arguments: Mapping[str, Any]) -> Any:
+    """Run one of SQLAlchemy's statements, which is put into the driver's words only once.
+
+    The arguments are what the driver takes: moments in epoch ms, many numbers `packed`. Returns
+    the driver's cursor, whose rows are tuples.
+    """
+    words, constants = _in_words(statement, connection.dialect.name)
+    return execute(connection, words, {**constants, **arguments})
+
+
+_NAMES = {"sqlite": "named", "postgresql": "pyformat"}
+
+
+@cache
+def _in_words(statement: Any, dialect: str) -> tuple[str, Mapping[str, Any]]:
+    known: Any = {"sqlite": sqlite.dialect, "postgresql": psycopg.dialect}[dialect]
+    compiled = statement.compile(dialect=known(paramstyle=_NAMES[dialect]))
+    # A driver may know better than to take an enum's value for a string.
+    constants = {k: str(v) if isinstance(v, str) else v for k, v in compiled.params.items()}
+    return str(compiled), constants
 
 
 def _tell(connection: Connection, cursor: Any, statement: str, error: Any) -> Never:

@@ -6,6 +6,7 @@ lets only those through that are still its own, live, unpaused and consented to,
 acknowledgement is `unknown`: it is never sent again blindly.
 """
 
+import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -37,7 +38,7 @@ from sqlmodel import Field, SQLModel, col
 
 from storage.campaigns import Campaign, CampaignState, CampaignTotal
 from storage.columns import EncryptedText, UtcDateTime, personal, to_millis
-from storage.driver import clock_of, execute
+from storage.driver import clock_of, execute, run
 from storage.driver import database_millis as database_millis
 from storage.driver import on_conflict_base as on_conflict_base
 from storage.driver import on_conflict_nothing as on_conflict_nothing
@@ -46,7 +47,7 @@ from storage.lanes import Lane as Lane
 from storage.lanes import block_lane as block_lane
 from storage.lanes import ensure_lane as ensure_lane
 from storage.lanes import probe
-from storage.numbers import among
+from storage.numbers import among, packed
 from storage.people import ALL_TOPICS, ConsentNow, Contact, Person, Unsubscription
 from storage.states import OPEN as OPEN
 from storage.states import STATE_WORDS as STATE_WORDS
@@ -494,15 +495,15 @@ _GATE_BEYOND = (
 _FENCED = 20_260_101  # sets these locks apart from whatever else is locked by a number
 _FENCE = "SELECT pg_advisory_xact_lock(?, ?)"
 _WAIT_THERE = (
-    "SELECT pg_advisory_xact_lock_shared(?, these.id) FROM (SELECT DISTINCT campaign_id AS id "
-    "FROM outbox WHERE id = ANY(?) AND campaign_id IS NOT NULL ORDER BY campaign_id) AS these"
+    "SELECT pg_advisory_xact_lock_shared(?, these.id) FROM (SELECT DISTINCT campaign_id AS id FROM "
+    "outbox WHERE id = ANY(?::bigint[]) AND campaign_id IS NOT NULL ORDER BY campaign_id) AS these"
 )
 
 
 def _wait_at_fences(connection: Connection, ids: Sequence[int]) -> None:
     """Wait until whoever stops the campaigns of these rows has done so, that the gate sees it."""
     if connection.dialect.name != "sqlite":
-        execute(connection, _WAIT_THERE, (_FENCED, list(ids)))
+        execute(connection, _WAIT_THERE, (_FENCED, packed(ids, connection.dialect.name)))
 
 
 def gate_beyond(
@@ -525,15 +526,16 @@ def gate(connection: Connection, ids: Sequence[int], worker: str, now: datetime)
     Only the returned ids may be sent. Pause, cancel, withdrawal, expiry, a closed reply window and
     a lost lease all work through this one statement.
     """
-    arguments = {"ids": list(ids), "worker": worker, "now": now}
+    dialect = connection.dialect.name
+    arguments = {"ids": packed(ids, dialect), "worker": worker, "now": to_millis(now)}
     _wait_at_fences(connection, ids)
-    passed = connection.execute(_GATE, arguments).all()
+    passed = run(connection, _GATE, arguments).fetchall()
     if len(passed) < len(ids):
-        connection.execute(_TURNED_AWAY, arguments)
-    spent = [{"spent": row.address} for row in passed if row.windowed]
+        run(connection, _TURNED_AWAY, arguments)
+    spent = [{"spent": address} for _id, windowed, address in passed if windowed]
     if spent:
         connection.execute(_SPEND_WINDOW, spent)
-    return {row.id for row in passed}
+    return {id for id, _windowed, _address in passed}
 
 
 @dataclass(frozen=True, slots=True)
@@ -558,16 +560,17 @@ _ACK_SQLITE = (
     "tried_at = CASE WHEN ? THEN tried_at END "
     "WHERE id = ? AND owner = ? AND state IN ('sending', 'unknown')"
 )
-# All rows in one statement: one by one each would cost the server as much again.
+# All rows in one statement: one by one each would cost the server as much again. And in one
+# parameter: eleven lists would be put together value by value.
 _ACK_POSTGRESQL = (
     "UPDATE outbox SET state = done.state, reason = done.reason, attempts = done.attempts, "
     "parts_sent = done.parts_sent, not_before = coalesce(done.not_before, outbox.not_before), "
     "sent_at = done.sent_at, provider_id = done.provider_id, body_hash = done.body_hash, "
     "tried_at = CASE WHEN done.tried THEN outbox.tried_at END "
-    "FROM unnest(?::text[], ?::text[], ?::int[], ?::int[], ?::bigint[], ?::bigint[], ?::text[], "
-    "?::text[], ?::bool[], ?::bigint[], ?::text[]) AS done(state, reason, attempts, parts_sent, "
-    "not_before, sent_at, provider_id, body_hash, tried, id, owner) WHERE outbox.id = done.id "
-    "AND outbox.owner = done.owner AND outbox.state || '' IN ('sending', 'unknown')"
+    "FROM json_to_recordset(?) AS done(state text, reason text, attempts int, parts_sent int, "
+    "not_before bigint, sent_at bigint, provider_id text, body_hash text, tried bool, id bigint, "
+    "owner text) WHERE outbox.id = done.id AND outbox.owner = done.owner "
+    "AND outbox.state || '' IN ('sending', 'unknown')"
 )
 
 GONE = ("blocked", "unreachable")
@@ -590,26 +593,25 @@ def acknowledge(connection: Connection, worker: str, outcomes: Iterable[Outcome]
     if not done:
         return
     rows = [
-        (
-            str(one.state),
-            one.reason,
-            one.attempts,
-            one.parts_sent,
-            one.not_before and to_millis(one.not_before),
-            one.sent_at and to_millis(one.sent_at),
-            one.provider_id,
-            one.body_hash,
-            one.tried,
-            one.id,
-            worker,
-        )
+        {
+            "state": str(one.state),
+            "reason": one.reason,
+            "attempts": one.attempts,
+            "parts_sent": one.parts_sent,
+            "not_before": one.not_before and to_millis(one.not_before),
+            "sent_at": one.sent_at and to_millis(one.sent_at),
+            "provider_id": one.provider_id,
+            "body_hash": one.body_hash,
+            "tried": one.tried,
+            "id": one.id,
+            "owner": worker,
+        }
         for one in done
     ]
     if connection.dialect.name == "sqlite":
-        execute(connection, _ACK_SQLITE, rows)
+        execute(connection, _ACK_SQLITE, [tuple(row.values()) for row in rows])
     else:
-        columns = tuple(list(column) for column in zip(*rows, strict=True))
-        execute(connection, _ACK_POSTGRESQL, columns)
+        execute(connection, _ACK_POSTGRESQL, (json.dumps(rows),))
     lost = [{"lost": one.id} for one in done if one.state is State.FAILED and one.reason in GONE]
     if lost:
         connection.execute(_LOSE_CONTACT, lost)

@@ -286,7 +286,9 @@ def test_a_large_campaign_follows_what_was_said_last(
     _approved(world)
     assert _states(world) == {State.QUEUED: 20, State.HELD: 40}
     assert world.says("小王", "停").startswith("已暂停 B-0001，已发0份")
-    assert run_one(world.app.services, "one")  # what the approval left to do has nothing to do any more
+    assert run_one(
+        world.app.services, "one"
+    )  # what the approval left to do has nothing to do any more
     assert _states(world) == {State.HELD: 60}
     assert world.says("小王", "群发 继续") == "B-0001 继续发送，还有60份。"
     assert _states(world) == {State.QUEUED: 20, State.HELD: 40}
