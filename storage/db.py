@@ -62,7 +62,7 @@ class Database:
         if self.sqlite:
             return self
         if self._steady is None:
-            self._steady = Database(self.url, self.keys, pool_size=4, asked_first=False)
+            self._steady = Database(self.url, self.keys, pool_size=2, asked_first=False)
             self._steady._committed = self._committed
         return self._steady
 
