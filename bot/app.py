@@ -6,6 +6,7 @@ import asyncio
 import gc
 import importlib
 import sys
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -19,7 +20,7 @@ from bot.catalog import Catalog, collect
 from bot.channels.base import Attached, Channel, Exclusive, Neighbourly, Receive, Working
 from bot.clock import Clock, SteadyClock
 from bot.context import ChannelFacts, Services
-from bot.delivery import Delivery
+from bot.delivery import FINISH, Delivery
 from bot.dispatch import Dispatcher, Waiting
 from bot.errors import ConfigError
 from bot.messages import Inbound, Part
@@ -71,6 +72,7 @@ class App:
         self.spool = spool
         self.dispatcher = Dispatcher(services, wake=self.delivery.wake, spool=spool)
         self._retired = False
+        self._beating = threading.Lock()
         self._keeping: set[asyncio.Task[None]] = set()
 
     def receive(self, inbound: Inbound, seconds: float) -> asyncio.Future[tuple[Part, ...]]:
@@ -113,11 +115,17 @@ class App:
 
     def beat(self) -> None:
         """One heartbeat, now; none once this process is about to end."""
-        if self._retired:
-            return
-        heart.beat(self.services)
-        self._stalls.look(time.monotonic())
-        self.delivery.wake()
+        with self._beating:
+            if self._retired:
+                return
+            heart.beat(self.services, lambda: self._retired)
+            self._stalls.look(time.monotonic())
+            self.delivery.wake()
+
+    def _await_beat(self) -> None:
+        """A beat under way works on the database that is about to be closed."""
+        if self._beating.acquire(timeout=FINISH):
+            self._beating.release()
 
     @asynccontextmanager
     async def running(self, roles: Iterable[str] = ("web", "worker")) -> Any:
@@ -157,6 +165,7 @@ class App:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.to_thread(self._await_beat)
             await asyncio.to_thread(self.dispatcher.stop)
             if listener is not None:
                 await asyncio.to_thread(listener.close)

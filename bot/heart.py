@@ -6,6 +6,7 @@ of replicas beat at once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 
 import structlog
@@ -23,8 +24,9 @@ MOST_CHUNKS = 100  # of long work between two looks at the clock
 log = structlog.get_logger()
 
 
-def beat(services: Services) -> int:
-    """Run every tick once, each in a transaction of its own; returns how many failed."""
+def beat(services: Services, retired: Callable[[], bool] = lambda: False) -> int:
+    """Run every tick once, each in a transaction of its own, and some of the long work, as long as
+    this process is not `retired`; returns how many ticks failed."""
     failed = 0
     for tick in services.catalog.of(Tick):
         try:
@@ -34,7 +36,7 @@ def beat(services: Services) -> int:
             failed += 1
             log.error("tick_failed", tick=tick.name, error=type(error).__name__)
     for _ in range(MOST_CHUNKS):
-        if not run_one(services, "heart"):
+        if retired() or not run_one(services, "heart"):
             break
     return failed
 

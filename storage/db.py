@@ -1,7 +1,9 @@
 """The engine, and the one place that commits."""
 
 import os
+import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +20,7 @@ from sqlmodel import Session
 
 from storage.columns import KeyRing
 
+OPENING = 10.0  # seconds we wait for somebody else who opens a new file too
 MIGRATION_LOCK = 20221509  # any number that only our migrations take
 PATIENCE = {"connect_timeout": 3, "tcp_user_timeout": 5000}
 """What libpq is told unless the address says otherwise: seconds, and milliseconds. Without it a
@@ -188,8 +191,8 @@ def _tell_sqlite(connection: Any, _record: object) -> None:
     """
     connection.isolation_level = None
     cursor = connection.cursor()
+    _turn_to_wal(cursor)
     for pragma in (
-        "journal_mode=WAL",
         "synchronous=FULL",
         "foreign_keys=ON",
         "busy_timeout=10000",
@@ -197,6 +200,20 @@ def _tell_sqlite(connection: Any, _record: object) -> None:
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _turn_to_wal(cursor: Any) -> None:
+    """Of two that open a new file at once SQLite lets one wait for everything but this."""
+    until = time.monotonic() + OPENING
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.02)
+        else:
+            return
 
 
 def _begin_sqlite(connection: Connection) -> None:
