@@ -14,7 +14,7 @@ import secrets
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from time import monotonic
 from typing import TypeVar
@@ -105,6 +105,7 @@ class Delivery:
         self._notifying = {n: c for n, c in channels.items() if isinstance(c, Notifying)}
         self._paced = {n: c for n, c in channels.items() if isinstance(c, Paced)}
         self._breaker = Breaker(services)
+        self._quiet = services.settings.quiet
         self.worker = worker or f"w{secrets.token_hex(6)}"
         self.counters = _Counters()
         self._alone = alone
@@ -358,9 +359,9 @@ class Delivery:
         for ready in ripe:
             if ready.row.id in leave.passed:
                 in_turn = ready.row.id in leave.in_turn
-                self._launch(replace(ready, in_turn=True) if in_turn else ready)
+                self._launch(ready._replace(in_turn=True) if in_turn else ready)
             elif ready.row.id in leave.noticed:
-                self._launch(replace(ready, noticed=True))
+                self._launch(ready._replace(noticed=True))
         return len(ripe) + len(sleepers)
 
     def _fenced(self) -> bool:
@@ -371,11 +372,11 @@ class Delivery:
 
     def _by_night(self, ripe: Sequence[Ready]) -> tuple[list[Ready], dict[datetime, list[int]]]:
         """Those that may leave now, and by their morning the ids of those whose night has come."""
-        now, quiet = self.services.clock.now(), self.services.settings.quiet
+        now = self.services.clock.now()
         awake: list[Ready] = []
         sleepers: dict[datetime, list[int]] = defaultdict(list)
         for ready in ripe:
-            morning = now if ready.zone is None else quiet.after(now, ready.zone)
+            morning = now if ready.zone is None else self._quiet.after(now, ready.zone)
             if morning > now:
                 sleepers[morning].append(ready.row.id)
             else:

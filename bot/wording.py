@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 import structlog
@@ -28,8 +28,7 @@ AWAKE = timedelta(minutes=10)  # after their last word; until then nothing distu
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True)
-class Ready:
+class Ready(NamedTuple):
     """A claimed row with the bubbles that are still to leave."""
 
     row: Claimed

@@ -8,11 +8,10 @@ acknowledgement is `unknown`: it is never sent again blindly.
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import inf
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
@@ -241,8 +240,7 @@ def first_time(connection: Connection, key: str, now: datetime) -> bool:
     return connection.execute(statement, row).first() is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(NamedTuple):
     """A leased row: what a worker needs to render and send it, and when its slot is.
 
     `body` is still sealed, so that one that no key opens spoils nothing but its own row. `slot_ms`
@@ -353,9 +351,9 @@ def claim(
     # A slot that a burst saved up is not missed for the time that any row needs until its call.
     latest = [max(wait, lead_ms) + TOLERANCE * gap if gap else inf for wait in waits]
     return [
-        Claimed(
-            *row, wait, read_at + wait / 1000, read_at + last / 1000, gap, bool(gauge.broken_at)
-        )  # type: ignore[call-arg]
+        Claimed._make(
+            (*row, wait, read_at + wait / 1000, read_at + last / 1000, gap, bool(gauge.broken_at))
+        )
         for row, wait, last in zip(sorted(tuple(r) for r in rows), waits, latest, strict=True)
     ]
 
@@ -538,8 +536,7 @@ def gate(connection: Connection, ids: Sequence[int], worker: str, now: datetime)
     return {id for id, _windowed, _address in passed}
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of a row that was let through. `tried`: it may have arrived all the same."""
 
     id: int
