@@ -430,6 +430,8 @@ class Delivery:
         """
         ids = [ready.row.id for ready in ripe]
         with self._database.transaction() as connection:
+            if ids:
+                mailbox.wait_at_fences(connection, ids)
             mailbox.acknowledge(connection, self.worker, outcomes)
             if doubtful:
                 tried = [id for id, before in doubtful.items() if before]

@@ -498,8 +498,12 @@ _WAIT_THERE = (
 )
 
 
-def _wait_at_fences(connection: Connection, ids: Sequence[int]) -> None:
-    """Wait until whoever stops the campaigns of these rows has done so, that the gate sees it."""
+def wait_at_fences(connection: Connection, ids: Sequence[int]) -> None:
+    """Wait until whoever stops the campaigns of these rows has done so, that the gate sees it.
+
+    To be asked before the gate, and before this transaction holds any row: whoever stops a campaign
+    may want that row.
+    """
     if connection.dialect.name != "sqlite":
         execute(connection, _WAIT_THERE, (_FENCED, packed(ids, connection.dialect.name)))
 
@@ -513,7 +517,6 @@ def gate_beyond(
     """
     if not beyond:
         return set()
-    _wait_at_fences(connection, ids)
     arguments = {"ids": list(ids), "beyond": list(beyond), "worker": worker, "now": now}
     return {row.id for row in connection.execute(_GATE_BEYOND, arguments)}
 
@@ -521,12 +524,11 @@ def gate_beyond(
 def gate(connection: Connection, ids: Sequence[int], worker: str, now: datetime) -> set[int]:
     """Let through what may leave this moment; everything else gets its reason.
 
-    Only the returned ids may be sent. Pause, cancel, withdrawal, expiry, a closed reply window and
-    a lost lease all work through this one statement.
+    To be asked after `wait_at_fences`. Only the returned ids may be sent. Pause, cancel,
+    withdrawal, expiry, a closed reply window and a lost lease all work through this one statement.
     """
     dialect = connection.dialect.name
     arguments = {"ids": packed(ids, dialect), "worker": worker, "now": to_millis(now)}
-    _wait_at_fences(connection, ids)
     passed = run(connection, _GATE, arguments).fetchall()
     if len(passed) < len(ids):
         run(connection, _TURNED_AWAY, arguments)

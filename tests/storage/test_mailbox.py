@@ -24,6 +24,7 @@ def claim(bare: Bare, worker: str = "w1", free: int = 100) -> list[int]:
 
 def gate(bare: Bare, ids: list[int], worker: str = "w1") -> set[int]:
     with bare.database.transaction() as connection:
+        mailbox.wait_at_fences(connection, ids)
         return mailbox.gate(connection, ids, worker, NOON)
 
 
@@ -228,6 +229,7 @@ def test_a_pause_waits_for_the_gate_and_the_next_gate_for_the_pause(postgres_url
 
     gating = threading.Event()
     with bare.database.transaction() as connection:
+        mailbox.wait_at_fences(connection, first)
         assert mailbox.gate(connection, first, "w1", NOON) == set(first)
         pausing = threading.Thread(target=pause)
         pausing.start()
