@@ -25,7 +25,7 @@ def settle(services: Services, session: Session, campaign: Campaign, now: dateti
     session.add(campaign)
     session.flush()
     mailbox.fence(session.connection(), campaign.id)
-    if not planning.settle(services, session, campaign, asked_of(services, session, campaign, now)):
+    if not _some(services, session, campaign, now):
         payload = json.dumps({"campaign": campaign.id})
         session.add(Job(kind=SETTLING, payload=payload, created_at=now))
 
@@ -36,6 +36,10 @@ def _settle_some(services: Services, session: Session, job: Job, now: datetime) 
     campaign = session.exec(
         select(Campaign).where(col(Campaign.id) == number).with_for_update(key_share=True)
     ).one()
+    return _some(services, session, campaign, now)
+
+
+def _some(services: Services, session: Session, campaign: Campaign, now: datetime) -> bool:
     return planning.settle(services, session, campaign, asked_of(services, session, campaign, now))
 
 

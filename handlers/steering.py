@@ -47,6 +47,17 @@ def _pick(context: Context, argument: str, states: Sequence[CampaignState], what
     return find(context.session, found[0].number)
 
 
+def _pick_in(
+    context: Context, argument: str, state: CampaignState, what: str, otherwise: str
+) -> Campaign:
+    """The same, if it is in that state; else they hear in which it is."""
+    campaign = _pick(context, argument, [state], what)
+    if campaign.state != state:
+        label = STATE_LABELS[CampaignState(campaign.state)]
+        raise UserError(f"{campaign.number} {label}，{otherwise}。")
+    return campaign
+
+
 @command("群发 进度", help="群发 进度 B-0001：看发到哪了", section="统筹", roles=STAFF,
          feature="broadcasts", reads=True)  # fmt: skip
 def progress(context: Context, argument: str) -> Reply:
@@ -135,11 +146,7 @@ def _frozen_so_far(session: Session, campaign: Campaign) -> str:
          feature="broadcasts")  # fmt: skip
 def pause(context: Context, argument: str) -> Reply:
     """Stop at once: one statement, and the gate lets nothing more through."""
-    campaign = _pick(context, argument, [CampaignState.RUNNING], "暂停")
-    if campaign.state != CampaignState.RUNNING:
-        label = STATE_LABELS[CampaignState(campaign.state)]
-        raise UserError(f"{campaign.number} {label}，没有在发。")
-    assert campaign.id is not None
+    campaign = _pick_in(context, argument, CampaignState.RUNNING, "暂停", "没有在发")
     campaign.state = CampaignState.PAUSED
     settle(context.services, context.session, campaign, context.now)
     context.audit("campaign.pause", object_of(campaign))
@@ -163,10 +170,7 @@ def stop(context: Context, argument: str) -> Reply:
          feature="broadcasts")  # fmt: skip
 def resume(context: Context, argument: str) -> Reply:
     """Go on with what was paused."""
-    campaign = _pick(context, argument, [CampaignState.PAUSED], "继续")
-    if campaign.state != CampaignState.PAUSED:
-        label = STATE_LABELS[CampaignState(campaign.state)]
-        raise UserError(f"{campaign.number} {label}，不在暂停中。")
+    campaign = _pick_in(context, argument, CampaignState.PAUSED, "继续", "不在暂停中")
     campaign.state = CampaignState.RUNNING
     settle(context.services, context.session, campaign, context.now)
     left = count_in(context.session, campaign, WAITING)
@@ -180,7 +184,6 @@ def cancel(context: Context, argument: str) -> Reply:
     """Give up what has not left yet; what has left stays."""
     live = [CampaignState.FREEZING, CampaignState.SUBMITTED, *OPEN_STATES]
     campaign = _pick(context, argument, live, "取消")
-    assert campaign.id is not None
     if campaign.state == CampaignState.DONE:
         raise UserError(f"{campaign.number} 已全部发出，无法取消。可发「更正 {campaign.number}」。")
     if campaign.state == CampaignState.CANCELLED:

@@ -5,7 +5,7 @@ SQLAlchemy's compiler, its execution and its row objects would cost more than th
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import Any, Never
 
 from sqlalchemy import Connection, text
@@ -52,13 +52,15 @@ def run(connection: Connection, statement: Any, arguments: Mapping[str, Any]) ->
     return execute(connection, words, {**constants, **arguments})
 
 
-_NAMES = {"sqlite": "named", "postgresql": "pyformat"}
+_NAMING: Mapping[str, Any] = {
+    "sqlite": partial(sqlite.dialect, paramstyle="named"),
+    "postgresql": psycopg.dialect,
+}
 
 
 @cache
 def _in_words(statement: Any, dialect: str) -> tuple[str, Mapping[str, Any]]:
-    known: Any = {"sqlite": sqlite.dialect, "postgresql": psycopg.dialect}[dialect]
-    compiled = statement.compile(dialect=known(paramstyle=_NAMES[dialect]))
+    compiled = statement.compile(dialect=_NAMING[dialect]())
     # A driver may know better than to take an enum's value for a string.
     constants = {k: str(v) if isinstance(v, str) else v for k, v in compiled.params.items()}
     return str(compiled), constants

@@ -554,10 +554,11 @@ class Outcome(NamedTuple):
 
 
 _ACK_SQLITE = (
-    "UPDATE outbox SET state = ?, reason = ?, attempts = ?, parts_sent = ?, "
-    "not_before = coalesce(?, not_before), sent_at = ?, provider_id = ?, body_hash = ?, "
-    "tried_at = CASE WHEN ? THEN tried_at END "
-    "WHERE id = ? AND owner = ? AND state IN ('sending', 'unknown')"
+    "UPDATE outbox SET state = :state, reason = :reason, attempts = :attempts, "
+    "parts_sent = :parts_sent, not_before = coalesce(:not_before, not_before), "
+    "sent_at = :sent_at, provider_id = :provider_id, body_hash = :body_hash, "
+    "tried_at = CASE WHEN :tried THEN tried_at END "
+    "WHERE id = :id AND owner = :owner AND state IN ('sending', 'unknown')"
 )
 # All rows in one statement: one by one each would cost the server as much again. And in one
 # parameter: eleven lists would be put together value by value.
@@ -608,7 +609,7 @@ def acknowledge(connection: Connection, worker: str, outcomes: Iterable[Outcome]
         for one in done
     ]
     if connection.dialect.name == "sqlite":
-        execute(connection, _ACK_SQLITE, [tuple(row.values()) for row in rows])
+        execute(connection, _ACK_SQLITE, rows)
     else:
         execute(connection, _ACK_POSTGRESQL, (json.dumps(rows),))
     lost = [{"lost": one.id} for one in done if one.state is State.FAILED and one.reason in GONE]

@@ -305,6 +305,7 @@ def test_nothing_of_a_list_can_leave_before_it_is_released(office: Bare) -> None
         planning.close_list(session, campaign, MOMENT)
         campaign.state = CampaignState.RUNNING
         assert planning.settle(office.services, session, campaign, _asked())
+        assert sum(mailbox.ahead(session.connection(), campaign.id or 0).values()) == 8
         claimed = mailbox.claim(session.connection(), "open:bulk", "w", NOON, 99)
         assert [row.person_id for row in claimed] == [_number("open"), _number("two addresses")]
 
@@ -319,6 +320,7 @@ def test_who_has_got_enough_of_others_meanwhile_is_left_out_when_it_is_released(
         _received(session, _number("open"), 2, NOON)
         campaign.state = CampaignState.RUNNING
         assert planning.settle(office.services, session, campaign, _asked())
+        assert sum(mailbox.ahead(session.connection(), campaign.id or 0).values()) == 7
         assert _rows(session, campaign)["open"] == ("open", "suppressed", "often")
 
 

@@ -278,39 +278,37 @@ def test_a_call_that_fails_during_a_pause_is_not_tried_again_before_it_goes_on(
     assert _states(world) == {State.HELD: 51}
 
 
-def test_a_large_campaign_follows_what_was_said_last(
-    make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def large(make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch) -> World:
+    """An approved campaign of three chunks."""
     monkeypatch.setattr(planning, "AT_ONCE", 20)
     world = _office(make_world, 60)
     _approved(world)
-    assert _states(world) == {State.QUEUED: 20, State.HELD: 40}
-    assert world.says("小王", "停").startswith("已暂停 B-0001，已发0份")
-    assert run_one(
-        world.app.services, "one"
-    )  # what the approval left to do has nothing to do any more
-    assert _states(world) == {State.HELD: 60}
-    assert world.says("小王", "群发 继续") == "B-0001 继续发送，还有60份。"
-    assert _states(world) == {State.QUEUED: 20, State.HELD: 40}
-    assert world.says("小王", "取消剩余") == "已取消 B-0001，60份不再发；一份也没有发出。"
-    assert _states(world)[State.CANCELLED] == 20
-    world.drain()  # the gate turns away what the job has not come to
-    while run_one(world.app.services, "one"):
+    return world
+
+
+def test_a_large_campaign_follows_what_was_said_last(large: World) -> None:
+    assert _states(large) == {State.QUEUED: 20, State.HELD: 40}
+    assert large.says("小王", "停").startswith("已暂停 B-0001，已发0份")
+    # What the approval left to do follows the pause.
+    assert run_one(large.app.services, "one")
+    assert _states(large) == {State.HELD: 60}
+    assert large.says("小王", "群发 继续") == "B-0001 继续发送，还有60份。"
+    assert _states(large) == {State.QUEUED: 20, State.HELD: 40}
+    assert large.says("小王", "取消剩余") == "已取消 B-0001，60份不再发；一份也没有发出。"
+    assert _states(large)[State.CANCELLED] == 20
+    large.drain()  # the gate turns away what the job has not come to
+    while run_one(large.app.services, "one"):
         pass
-    assert _states(world) == {State.CANCELLED: 60}
-    assert _arrived(world, 60) == [0] * 60
+    assert _states(large) == {State.CANCELLED: 60}
+    assert _arrived(large, 60) == [0] * 60
 
 
-def test_the_rest_of_a_large_campaign_leaves_at_the_next_beat(
-    make_world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(planning, "AT_ONCE", 20)
-    world = _office(make_world, 60)
-    _approved(world)
-    world.drain()
-    assert _states(world) == {State.SENT: 20, State.HELD: 40}
-    world.passes(minutes=1)
-    assert _arrived(world, 60) == [1] * 60
+def test_the_rest_of_a_large_campaign_leaves_at_the_next_beat(large: World) -> None:
+    large.drain()
+    assert _states(large) == {State.SENT: 20, State.HELD: 40}
+    large.passes(minutes=1)
+    assert _arrived(large, 60) == [1] * 60
 
 
 def test_cancelling_keeps_what_left_and_stops_the_rest(make_world: Callable[..., World]) -> None:
