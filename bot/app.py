@@ -17,7 +17,15 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from bot import heart
 from bot.catalog import Catalog, collect
-from bot.channels.base import Attached, Channel, Exclusive, Neighbourly, Receive, Working
+from bot.channels.base import (
+    Attached,
+    Channel,
+    Exclusive,
+    Neighbourly,
+    Noting,
+    Receive,
+    Working,
+)
 from bot.clock import Clock, SteadyClock
 from bot.context import ChannelFacts, Services
 from bot.delivery import FINISH, Delivery
@@ -70,7 +78,8 @@ class App:
         self.delivery = delivery or Delivery(services, channels, alone=alone)
         self._stalls = Stalls(services, self.delivery.counters.moved)
         self.spool = spool
-        self.dispatcher = Dispatcher(services, wake=self.delivery.wake, spool=spool)
+        noting = {name: one.note for name, one in channels.items() if isinstance(one, Noting)}
+        self.dispatcher = Dispatcher(services, self.delivery.wake, spool, noting)
         self._retired = False
         self._beating = threading.Lock()
         self._keeping: set[asyncio.Task[None]] = set()
@@ -93,7 +102,7 @@ class App:
         if answer.done():
             return
         facts = self.services.channels[waiting.inbound.sender.channel]
-        if self.spool is None or not facts.gives_up:
+        if self.spool is None or not facts.lets_go(waiting.inbound.kind):
             answer.set_exception(TimeoutError())
             return
         task = asyncio.create_task(self._keep(self.spool, waiting.inbound, answer))

@@ -15,7 +15,7 @@ from sqlmodel import Session
 from bot.clock import BEIJING, Clock, beijing
 from bot.forms import UNDER, WITHHELD, Dialog, DraftState, Form
 from bot.ladder import ByCover, InWindow, Openly, Way, WhenTheyWrite
-from bot.messages import Address, Inbound, Reply, dump_reply
+from bot.messages import Address, Inbound, Kind, Reply, dump_reply
 from storage.audit import AuditEntry
 from storage.columns import KeyRing
 from storage.db import Database
@@ -98,6 +98,11 @@ class ChannelFacts:
             return (Openly(),)
         cover = (ByCover(self.name, self.covers.a_month),) if self.covers is not None else ()
         return (InWindow(), *self.ways, *cover, WhenTheyWrite())
+
+    def lets_go(self, kind: Kind) -> bool:
+        """Would its platform soon stop telling us this? Of what it tells beside the conversation
+        any would."""
+        return self.gives_up or kind is Kind.ASIDE
 
     def lane(self, *, urgent: bool) -> str:
         """The lane a message takes: answers and urgent notices never wait behind a campaign."""

@@ -31,6 +31,7 @@ from bot.errors import SendError
 from bot.messages import Address
 from bot.wording import Ready, Wording
 from storage import mailbox
+from storage.db import Database, Kept
 from storage.mailbox import Claimed, Outcome, State
 
 IN_FLIGHT = 64
@@ -86,6 +87,28 @@ class _Counters:
     """Rows something became of, by lane."""
 
 
+class _Clerk:
+    """A thread that does one thing after the other, with a connection of its own."""
+
+    def __init__(self, name: str, database: Database) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._kept = Kept(database)
+        self.transaction = self._kept.transaction
+
+    async def does(self, work: Callable[..., T], *arguments: object) -> T:
+        """Have something done there."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+
+    async def rest(self) -> None:
+        """Give the connection back until there is something to do again."""
+        await self.does(self._kept.close)
+
+    def leave(self) -> None:
+        """Do what was asked for, and nothing more."""
+        self._thread.shutdown()
+        self._kept.close()
+
+
 class Delivery:
     """Drains the outbox through the channels until cancelled."""
 
@@ -118,10 +141,10 @@ class Delivery:
         self._chance = chance
         self._awake = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._database = services.database.steady
+        database = services.database.steady
         self._wording = Wording(services, self.worker)
-        self._claims = ThreadPoolExecutor(1, thread_name_prefix="claims")
-        self._ledger = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        self._claims = _Clerk("claims", database)
+        self._ledger = _Clerk("ledger", database)
         self._results: list[Outcome] = []
         self._doubtful: dict[int, bool] = {}
         self._returned: list[int] = []
@@ -162,7 +185,7 @@ class Delivery:
             while True:
                 try:
                     if not prepared:
-                        await self._in_claims(self._prepare)
+                        await self._claims.does(self._prepare)
                         prepared = True
                     moved, trouble = await self._round(), ""
                 except asyncio.CancelledError:
@@ -180,20 +203,27 @@ class Delivery:
     async def until_idle(self, seconds: float = 10.0) -> None:
         """Drain what is due now, then return (tests, the demo's clock)."""
         self._loop = asyncio.get_running_loop()
-        async with asyncio.timeout(seconds):
-            await self._in_claims(self._prepare)
-            while True:
-                # A call that ends during the round may have made way for a row to its address.
-                before = self._busy()
-                started = await self._round()
-                if started:
-                    continue
-                if self._claiming is not None:
-                    await self._claiming
-                if not before and not self._busy():
-                    return
-                if self._busy():
-                    await self._rest()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._until_idle()
+        finally:
+            await self._claims.rest()
+            await self._ledger.rest()
+
+    async def _until_idle(self) -> None:
+        await self._claims.does(self._prepare)
+        while True:
+            # A call that ends during the round may have made way for a row to its address.
+            before = self._busy()
+            started = await self._round()
+            if started:
+                continue
+            if self._claiming is not None:
+                await self._claiming
+            if not before and not self._busy():
+                return
+            if self._busy():
+                await self._rest()
 
     def _busy(self) -> bool:
         claiming = self._claiming is not None and not self._claiming.done()
@@ -217,7 +247,7 @@ class Delivery:
         return ready.due - lead
 
     def _prepare(self) -> None:
-        with self._database.transaction() as connection:
+        with self._claims.transaction() as connection:
             for facts in self.services.channels.values():
                 for urgent in (True, False):
                     gap = facts.live_gap_ms if urgent else facts.bulk_gap_ms
@@ -249,11 +279,11 @@ class Delivery:
         if self._claiming is not None:
             await asyncio.wait([self._claiming])
         known = [ready.row.id for ready in self._ready]
-        await self._in_claims(self._beat, known, now)
+        await self._claims.does(self._beat, known, now)
         self._lived = now
 
     def _beat(self, known: Sequence[int], now: float) -> None:
-        with self._database.transaction() as connection:
+        with self._claims.transaction() as connection:
             mailbox.beat(connection, self.worker)
             mailbox.release_unknown(connection, self.worker, known)
             before, self._told = self._told, self.services.clock.now()
@@ -287,7 +317,7 @@ class Delivery:
         assert self._loop is not None
         off = self._breaker.off
         try:
-            ready = await self._in_claims(self._claim_rows, free)
+            ready = await self._claims.does(self._claim_rows, free)
         except Exception as error:  # noqa: BLE001  # the loop outlives a database in trouble
             log.warning("claim_failed", error=type(error).__name__)
             return
@@ -303,12 +333,8 @@ class Delivery:
         began, now = monotonic(), self.services.clock.now()
         lead = round(1000 * (self._claiming_takes.seconds + self._gating_takes.seconds))
         rows: list[Claimed] = []
-        with self._database.engine.begin() as connection:
-            lanes = mailbox.due_lanes(connection, now)
-        if not lanes:
-            return []
-        with self._database.transaction() as connection:
-            for lane in lanes:
+        with self._claims.transaction() as connection:
+            for lane in mailbox.due_lanes(connection, now):
                 name = channel_of(lane)
                 channel = self.channels.get(name)
                 if channel is None or (isinstance(channel, Exclusive) and not channel.may_speak()):
@@ -337,8 +363,8 @@ class Delivery:
             return 0
         returned, self._returned = self._returned, []
         try:
-            leave = await self._loop.run_in_executor(
-                self._ledger, self._write, outcomes, ripe, dict(self._doubtful), sleepers, returned
+            leave = await self._ledger.does(
+                self._write, outcomes, ripe, dict(self._doubtful), sleepers, returned
             )
         except Exception as error:  # noqa: BLE001  # kept in memory until the database is back
             log.warning("ledger_failed", error=type(error).__name__, rows=len(outcomes))
@@ -429,7 +455,7 @@ class Delivery:
         arrived before that. `returned` are to be claimed again.
         """
         ids = [ready.row.id for ready in ripe]
-        with self._database.transaction() as connection:
+        with self._ledger.transaction() as connection:
             if ids:
                 mailbox.wait_at_fences(connection, ids)
             mailbox.acknowledge(connection, self.worker, outcomes)
@@ -540,7 +566,7 @@ class Delivery:
         self.counters.sent += 1
         self._breaker.answered(name)
         if row.probe:
-            await self._try_in_claims(self._breaker.mend, name)
+            await self._try_to(self._breaker.mend, name)
         if isinstance(sent, Awaiting):
             state, sent = State.AWAITING_STAFF, sent.id
         return Outcome(
@@ -572,9 +598,9 @@ class Delivery:
         elif _is_answer(error):
             self._breaker.answered(name)
             if row.probe:
-                await self._try_in_claims(self._breaker.mend, name)
+                await self._try_to(self._breaker.mend, name)
         elif self._breaker.failed(name):
-            await self._try_in_claims(self._breaker.break_off, name, error.reason)
+            await self._try_to(self._breaker.break_off, name, error.reason)
         # Where a second copy does harm, what may have arrived is not known to have failed.
         tried = not row.repeatable and (error.unknown or row.tried_at is not None)
         known_for = self.services.channels[name].known_for
@@ -604,17 +630,17 @@ class Delivery:
         due = now + timedelta(seconds=wait)
         return Outcome(row.id, State.QUEUED, error.reason, tries, done, due, tried=tried)
 
-    async def _try_in_claims(self, work: Callable[..., None], *arguments: object) -> None:
+    async def _try_to(self, work: Callable[..., None], *arguments: object) -> None:
         """What becomes of the row in hand is written down whether or not this works."""
         try:
-            await self._in_claims(work, *arguments)
+            await self._claims.does(work, *arguments)
         except Exception as error:  # noqa: BLE001  # the next answer, or the next silence, does it
             log.warning("breaker_not_moved", error=type(error).__name__)
 
     async def _quieten(self, lane: str, error: SendError) -> None:
         """Keep the lane quiet; what became of the row in hand is written down in any case."""
         try:
-            await self._in_claims(self._block, lane, error)
+            await self._claims.does(self._block, lane, error)
         except Exception as trouble:  # noqa: BLE001  # the next refusal blocks it again
             log.warning("lane_not_blocked", lane=lane, error=type(trouble).__name__)
 
@@ -622,15 +648,11 @@ class Delivery:
         seconds = _patience(error)
         if error.stop_channel:
             log.error("channel_stopped", lane=lane, reason=error.reason, detail=error.detail)
-        with self._database.transaction() as connection:
+        with self._claims.transaction() as connection:
             mailbox.block_lane(connection, lane, seconds)
             if error.stop_channel:
                 trouble = f"发不出消息：{error.detail or error.reason}"
                 call_for_help(self.services, connection, lane.partition(":")[0], trouble)
-
-    async def _in_claims(self, work: Callable[..., T], *arguments: object) -> T:
-        assert self._loop is not None
-        return await self._loop.run_in_executor(self._claims, work, *arguments)
 
     async def _drain(self) -> None:
         """Finish the calls under way, write them down, give the rest back: as far as there is time.
@@ -651,14 +673,14 @@ class Delivery:
         left = [one.row.id for one in ready]
         try:
             if left:
-                await self._in_claims(self._give_back, left)
+                await self._claims.does(self._give_back, left)
         except SQLAlchemyError as error:
             log.warning("leases_not_given_back", rows=len(left), error=type(error).__name__)
-        self._claims.shutdown()
-        self._ledger.shutdown()
+        self._claims.leave()
+        self._ledger.leave()
 
     def _give_back(self, ids: Sequence[int]) -> None:
-        with self._database.transaction() as connection:
+        with self._claims.transaction() as connection:
             mailbox.release(connection, self.worker, ids)
 
 

@@ -12,6 +12,8 @@ import asyncio
 import json
 import queue
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -29,7 +31,7 @@ from bot.catalog import Catalog, Match, spoken
 from bot.clock import beijing
 from bot.commands import Command, Greeting
 from bot.context import ChannelFacts, Context, Sender, Services, group_row, new_row, outbox_row
-from bot.errors import UserError
+from bot.errors import NotYet, UserError
 from bot.forms import UNDER, Ask, Dialog, DraftState, Form, Step
 from bot.logs import incident
 from bot.messages import (
@@ -59,6 +61,8 @@ from storage.people import Contact, Role
 BATCH = 64
 LOOSE = 6  # characters around a word from which on it may merely be mentioned
 PROBE = 0.25  # seconds between two looks whether a database that was away is back
+TRIES = 5  # to take in what was kept; whatever cannot be taken must not be tried for ever
+LOOKS = 240  # the same for what may only come too early: a minute, where nothing else waits
 LATE = timedelta(seconds=2)  # a platform's clock tells whole seconds
 
 LONGEST = 4096  # characters, as long as Telegram's longest; WeChat's are shorter
@@ -69,7 +73,7 @@ GROUP_PRIVATE = "涉及个人信息，请私聊我办理。"
 GROUP_NUMBER = (
     "为保护您的信息，建议撤回刚才那条消息，需要办理请私聊我。紧急情况请直接拨打110、119、120。"
 )
-CAUGHT_UP = "恢复：数据库刚才用不了，其间的来信已暂存并补办。请管理员查明原因。"
+CAUGHT_UP = "恢复：数据库刚才用不了，其间的来信和平台通知已暂存并补办。请管理员查明原因。"
 USED_UP = "这个入口已经用过、过期，或者是给别人的。"
 
 log = structlog.get_logger()
@@ -149,10 +153,15 @@ class Dispatcher:
         services: Services,
         wake: Callable[[], None] = lambda: None,
         spool: Spool | None = None,
+        noting: Mapping[str, Callable[[Context], None]] | None = None,
     ) -> None:
+        """`noting`: by channel, who writes down what its platform tells beside the conversation."""
         self.services = services
         self.spool = spool
+        self._noting = noting or {}
         self._trouble: Exception | None = None
+        self._tries: Counter[str] = Counter()
+        self._look_at = 0.0
         self.catalog: Catalog = services.catalog
         self.wake = wake
         self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
@@ -197,10 +206,10 @@ class Dispatcher:
     def _run(self) -> None:
         while True:
             spool = self.spool if self.spool is not None and self.spool.depth else None
-            batch = self._gather(None if spool is None else PROBE if self._trouble else 0.0)
+            batch = self._gather(None if spool is None else self._pause())
             if batch is None:
                 return
-            if spool is not None:
+            if spool is not None and time.monotonic() >= self._look_at:
                 self._take_in(spool)
             if batch:
                 self.work(batch)
@@ -277,13 +286,18 @@ class Dispatcher:
 
     # - while the database is away -
 
+    def _pause(self) -> float:
+        """How long to wait for something new while something is kept."""
+        return PROBE if self._trouble else max(0.0, self._look_at - time.monotonic())
+
     def _note_away(self, error: Exception) -> None:
         if self._trouble is None:
             log.error("database_away", error=type(getattr(error, "orig", error)).__name__)
         self._trouble = error
 
     def _gives_up(self, waiting: Waiting) -> bool:
-        return self.services.channels[waiting.inbound.sender.channel].gives_up
+        inbound = waiting.inbound
+        return self.services.channels[inbound.sender.channel].lets_go(inbound.kind)
 
     def _not_behind(self, spool: Spool, batch: Sequence[Waiting]) -> list[Waiting]:
         """Those to be answered now; a spooled message must be answered before what follows it."""
@@ -314,19 +328,39 @@ class Dispatcher:
                 self._fail(waiting, trouble)
 
     def _take_in(self, spool: Spool) -> None:
-        """Answer the oldest that were kept, in order for each address, if the database is back."""
-        kept = spool.next(BATCH)
-        rest = [Waiting(inbound, abandoned=True) for inbound in kept]
+        """Answer the oldest that were kept, in order for each address, if the database is back.
+
+        What fails for another reason goes behind, so that nothing waits for it.
+        """
+        kept = [Waiting(inbound, abandoned=True) for inbound in spool.next(BATCH)]
+        rest = kept
         while rest:
             chosen: dict[str, Waiting] = {}
             behind = [w for w in rest if chosen.setdefault(str(w.inbound.sender), w) is not w]
             if self._answer_all(list(chosen.values())):
                 return
             rest = behind
-        spool.taken(len(kept))
-        log.info("spool_taken_in", count=len(kept), depth=spool.depth)
+        left = [waiting.inbound for waiting in kept if self._is_left(waiting)]
+        spool.taken(len(kept), left)
+        if left and spool.depth == len(left):
+            self._look_at = time.monotonic() + PROBE
+        if len(left) < len(kept):
+            log.info("spool_taken_in", count=len(kept) - len(left), depth=spool.depth)
         if kept and not spool.depth:
-            self._tell_of_outage(kept[-1].sender.channel)
+            self._tell_of_outage(kept[-1].inbound.sender.channel)
+
+    def _is_left(self, waiting: Waiting) -> bool:
+        """Is it to be tried again? Not for ever; then the log says what was given up."""
+        error, key = waiting.future.exception(), waiting.inbound.key
+        if error is None:
+            del self._tries[key]
+            return False
+        self._tries[key] += 1
+        if self._tries[key] < (LOOKS if isinstance(error, NotYet) else TRIES):
+            return True
+        del self._tries[key]
+        log.error("spool_given_up", kind=waiting.inbound.kind, error=type(error).__name__)
+        return False
 
     def _tell_of_outage(self, channel: str) -> None:
         try:
@@ -336,7 +370,8 @@ class Dispatcher:
             log.warning("outage_not_told", error=type(error).__name__)
 
     def _fail(self, waiting: Waiting, error: Exception) -> None:
-        log.error("message_failed", error=type(error).__name__)
+        if not isinstance(error, NotYet):
+            log.error("message_failed", error=type(error).__name__)
         self._hand_over([(waiting, (), error)])
 
     def _hand_over(self, done: Sequence[_Done]) -> None:
@@ -566,7 +601,7 @@ class Dispatcher:
         kept = dict(context.drafts), context.open_form
         try:
             return self._answer(context)
-        except (DBAPIError, _TooCloseTogether):
+        except (DBAPIError, NotYet, _TooCloseTogether):
             raise
         except Exception as error:  # noqa: BLE001  # nobody may be stuck behind one message
             context.drafts, context.open_form = kept
@@ -588,6 +623,8 @@ class Dispatcher:
     def _answer(self, context: Context) -> Reply:
         inbound = context.inbound
         if not inbound.chat.private:
+            if inbound.kind is Kind.ASIDE:
+                return self._noted(context)
             return self._answer_group(context) if len(inbound.text) <= LONGEST else SILENCE
         if len(inbound.text) > LONGEST:
             return say(TOO_LONG)
@@ -604,6 +641,16 @@ class Dispatcher:
         if dropped:
             return say(NUMBER_DROPPED) + reply if reply else say(NUMBER_DROPPED)
         return reply
+
+    def _noted(self, context: Context) -> Reply:
+        """What nobody said is answered by nothing, a mistake in it neither."""
+
+        def note() -> Reply:
+            self._noting[context.inbound.sender.channel](context)
+            return SILENCE
+
+        self._guarded(context, note)
+        return SILENCE
 
     def _come_in(self, context: Context) -> Reply:
         """Who comes by a code of ours is heard as if they had said what it stands for."""
@@ -882,7 +929,7 @@ class Dispatcher:
             if not isinstance(error, IntegrityError | ProgrammingError | DataError):
                 raise
             return self._bug(context, error)
-        except _TooCloseTogether:
+        except (NotYet, _TooCloseTogether):
             raise
         except Exception as error:  # noqa: BLE001  # the dispatcher is one of the two outer walls
             return self._bug(context, error)

@@ -1,4 +1,4 @@
-"""The two errors that are part of the conversation; anything else is a bug."""
+"""The errors that are part of the conversation; anything else is a bug."""
 
 from __future__ import annotations
 
@@ -39,6 +39,10 @@ class SendError(Exception):
         self.stop_channel = stop_channel
         self.only_here = only_here
         self.detail = detail
+
+
+class NotYet(Exception):
+    """What a platform tells of is not written down here yet: it is to be told again in a while."""
 
 
 class ConfigError(Exception):

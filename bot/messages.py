@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -24,6 +24,7 @@ class Kind(StrEnum):
     CONTACT = "contact"
     STICKER = "sticker"
     EVENT = "event"
+    ASIDE = "aside"
 
 
 class Happening(StrEnum):
@@ -104,6 +105,15 @@ class Inbound:
     def key(self) -> str:
         """Under which the inbox knows it."""
         return f"{self.sender.channel}:{self.sender.account}:{self.id}"
+
+
+def aside(id: str, line: Address, told: Mapping[str, Any], now: datetime) -> Inbound:
+    """What a platform tells beside the conversation, in its own words.
+
+    Each is heard after what came before it on its `line`: an address, or a name of its own. Nobody
+    is met by it: not being private, it makes no contact of an address that is unknown.
+    """
+    return Inbound(id, line, AS_JSON(told), now, Kind.ASIDE, Chat(line, addressed=False))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """What platforms told us while the database was away, kept on this machine until it is back.
 
-One line a message, sealed with the key ring, in a file that belongs to one living process: its lock
+One line a message or aside, sealed with the key ring, in a file that belongs to one living process: its lock
 says so. A message stands on the disk before `keep` returns. Files whose process has died are taken
 over by whichever process of this machine starts next. What was taken in twice over a crash is told
 by its inbox key.
@@ -86,14 +86,16 @@ class Spool:
         with self._lock:
             return [self._waiting[at] for at in range(min(most, len(self._waiting)))]
 
-    def taken(self, count: int) -> None:
-        """So many of the oldest are in the database; when none is left the files go."""
+    def taken(self, count: int, left: Sequence[Inbound] = ()) -> None:
+        """So many of the oldest are in the database, but for those `left`, which go behind; when
+        none waits any more the files go."""
         with self._lock:
             for _each in range(count):
                 sender = str(self._waiting.popleft().sender)
                 self._senders[sender] -= 1
                 if not self._senders[sender]:
                     del self._senders[sender]
+            self._remember(left)
             self._tidy()
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,9 @@ class Database:
         self.keys = keys
         self.sqlite = self.url.get_backend_name() == "sqlite"
         self._committed = [0]
-        self._writing = threading.RLock()
+        self.turn: AbstractContextManager[object] = (
+            threading.RLock() if self.sqlite else nullcontext()
+        )
         self._steady: Database | None = None
         self.engine = self._engine(pool_size, asked_first)
 
@@ -89,15 +91,14 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """A writing transaction: committed at the end, rolled back on any exception."""
-        if not self.sqlite:
-            with self.engine.begin() as connection:
-                yield connection
-            self._committed[0] += 1
-            return
-        with self._writing, self.engine.connect() as connection:
+        with self.turn, self.engine.connect() as connection:
             connection.execution_options(hongyan_writes=True)
             with connection.begin():
                 yield connection
+        self.committed()
+
+    def committed(self) -> None:
+        """Count a transaction that was committed."""
         self._committed[0] += 1
 
     @contextmanager
@@ -142,6 +143,31 @@ class Database:
         if self._steady is not None:
             self._steady.close()
         self.engine.dispose()
+
+
+class Kept:
+    """A connection that is not given back between transactions: taking and returning one costs as
+    much as a short transaction itself. One that was lost is made anew by the next transaction."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._connection: Connection | None = None
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A writing transaction: committed at the end, rolled back on any exception."""
+        if self._connection is None:
+            made = self._database.engine.connect()
+            self._connection = made.execution_options(hongyan_writes=True)
+        with self._database.turn, self._connection.begin():
+            yield self._connection
+        self._database.committed()
+
+    def close(self) -> None:
+        """Give it back; the next transaction takes another."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
 def away(error: BaseException) -> bool:

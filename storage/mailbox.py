@@ -298,15 +298,44 @@ _CLAIM_POSTGRESQL = _CLAIM.format(ready=f"{_READY} FOR UPDATE SKIP LOCKED")
 _DUE_LANES = (
     "SELECT lane.key FROM lane WHERE lane.blocked_until <= {clock} AND NOT lane.paused AND ("
     "SELECT outbox.id FROM outbox WHERE outbox.lane = lane.key AND outbox.state IN ('queued') "
-    "AND outbox.not_before <= :now ORDER BY outbox.lane, outbox.not_before LIMIT 1) IS NOT NULL "
+    "AND outbox.not_before <= ? ORDER BY outbox.lane, outbox.not_before LIMIT 1) IS NOT NULL "
     "ORDER BY lane.priority, lane.key"
 )
 
 
 def due_lanes(connection: Connection, now: datetime) -> list[str]:
     """Lanes that may send now and have something due, most urgent first."""
-    statement = text(_DUE_LANES.format(clock=clock_of(connection)))
-    return [row.key for row in connection.execute(statement, {"now": to_millis(now)})]
+    statement = _DUE_LANES.format(clock=clock_of(connection))
+    return [key for (key,) in execute(connection, statement, (to_millis(now),))]
+
+
+class _Gauge(NamedTuple):
+    """What limits a lane, and what the database's clock shows."""
+
+    gap_ms: int
+    burst: int
+    tat: int
+    blocked_until: int
+    paused: bool
+    broken_at: int
+    clock: int
+
+
+_GAUGE = (
+    "SELECT gap_ms, burst, tat, blocked_until, paused, broken_at, {clock} FROM lane WHERE key = ?"
+)
+
+
+def _gauge(connection: Connection, lane: str) -> _Gauge:
+    """A lane as it stands; locked where slots are counted, so that a limit holds over any number of
+    workers. Where none are they need not wait for one another."""
+    statement = _GAUGE.format(clock=clock_of(connection))
+    gauge = _Gauge._make(execute(connection, statement, (lane,)).fetchone())
+    if connection.dialect.name == "sqlite" or not (gauge.gap_ms or gauge.broken_at):
+        return gauge
+    # The clock is read once the lane is ours: we may have waited for it.
+    execute(connection, "SELECT key FROM lane WHERE key = ? FOR UPDATE", (lane,))
+    return _Gauge._make(execute(connection, statement, (lane,)).fetchone())
 
 
 def claim(
@@ -321,13 +350,11 @@ def claim(
 ) -> list[Claimed]:
     """Lease up to `free` due rows of a lane, at most as many as have a slot within the horizon.
 
-    The lane's row is locked while slots are counted, so a limit holds over any number of workers.
     `lead_ms`: how long this worker needs from here to a call; no slot is sooner. `ticks`: seconds
     of a clock that only goes forward.
     """
-    one_lane = core_select(LANES).where(LANES.c.key == lane).with_for_update()
-    gauge = connection.execute(one_lane).one()
-    clock, read_at = database_millis(connection), ticks()
+    gauge = _gauge(connection, lane)
+    clock, read_at = gauge.clock, ticks()
     if gauge.paused or gauge.blocked_until > clock:
         return []
     free = min(free, 1) if gauge.broken_at else free
@@ -341,20 +368,24 @@ def claim(
         return []
     statement = _CLAIM_SQLITE if connection.dialect.name == "sqlite" else _CLAIM_POSTGRESQL
     rows = execute(connection, statement, (worker, lane, to_millis(now), free)).fetchall()
-    if gap and rows:
+    rows.sort()  # by id, in which they were written
+    if gauge.broken_at and rows:
+        probe(connection, lane, gauge.broken_at, clock)
+    if not gap:
+        unhurried = (0, read_at, inf, 0, bool(gauge.broken_at))
+        return [Claimed._make((*row, *unhurried)) for row in rows]
+    if rows:
         connection.execute(
             update(LANES).where(LANES.c.key == lane).values(tat=start + gap * len(rows))
         )
-    if gauge.broken_at and rows:
-        probe(connection, lane, gauge.broken_at, clock)
     waits = [max(0, start + index * gap - clock) for index in range(len(rows))]
     # A slot that a burst saved up is not missed for the time that any row needs until its call.
-    latest = [max(wait, lead_ms) + TOLERANCE * gap if gap else inf for wait in waits]
+    latest = [max(wait, lead_ms) + TOLERANCE * gap for wait in waits]
     return [
         Claimed._make(
             (*row, wait, read_at + wait / 1000, read_at + last / 1000, gap, bool(gauge.broken_at))
         )
-        for row, wait, last in zip(sorted(tuple(r) for r in rows), waits, latest, strict=True)
+        for row, wait, last in zip(rows, waits, latest, strict=True)
     ]
 
 

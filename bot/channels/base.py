@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 from sqlalchemy import Connection
 from starlette.routing import BaseRoute
 
-from bot.context import ChannelFacts, Services
+from bot.context import ChannelFacts, Context, Services
 from bot.messages import Address, File, Inbound, Media, Part
 
 Receive = Callable[[Inbound, float], Awaitable[tuple[Part, ...]]]
@@ -99,6 +99,21 @@ class Neighbourly(Protocol):
 
     def meet(self, others: Sequence[Channel]) -> None:
         """Called once with all channels of the installation, before anything else of this one."""
+
+
+@runtime_checkable
+class Noting(Protocol):
+    """A channel that is also told what nobody said: what became of a message, who is in a group.
+
+    It hands that over as `bot.messages.aside`, so that it is taken in once, in its order, and kept
+    while the database is away.
+    """
+
+    def note(self, context: Context) -> None:
+        """Write an aside down, in its transaction, perhaps long after it was told.
+
+        Raises NotYet where it is about something that is still to be written.
+        """
 
 
 @runtime_checkable

@@ -19,7 +19,8 @@ from bot.messages import Address, Choice, Inbound, Kind, Part
 FACTS = ChannelFacts("console", inline=99, label="终端")
 PATIENCE = 60.0  # seconds to wait for an answer; nobody else waits behind this terminal
 
-_KINDS = {f"[{kind}]": kind for kind in Kind if kind not in (Kind.TEXT, Kind.PRESS, Kind.EVENT)}
+_UNSAID = (Kind.TEXT, Kind.PRESS, Kind.EVENT, Kind.ASIDE)
+_KINDS = {f"[{kind}]": kind for kind in Kind if kind not in _UNSAID}
 _NUMBERED = re.compile(r"(?:^|\s)1\s*[.、:：\s]", re.MULTILINE)
 _HERE = Address("console", "local", "1")
 
