@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -107,13 +108,16 @@ class Inbound:
         return f"{self.sender.channel}:{self.sender.account}:{self.id}"
 
 
-def aside(id: str, line: Address, told: Mapping[str, Any], now: datetime) -> Inbound:
+def aside(line: Address, told: Mapping[str, Any], now: datetime) -> Inbound:
     """What a platform tells beside the conversation, in its own words.
 
-    Each is heard after what came before it on its `line`: an address, or a name of its own. Nobody
-    is met by it: not being private, it makes no contact of an address that is unknown.
+    It has no number: two are the same if they say the same, their time and all. One is heard after
+    what came before it on its `line`, an address or any other name. Nobody is met by it: not being
+    private, it makes no contact of an address that is unknown.
     """
-    return Inbound(id, line, AS_JSON(told), now, Kind.ASIDE, Chat(line, addressed=False))
+    words = AS_JSON(told)
+    id = f"e{hashlib.sha256(words.encode()).hexdigest()[:40]}"
+    return Inbound(id, line, words, now, Kind.ASIDE, Chat(line, addressed=False))
 
 
 @dataclass(frozen=True, slots=True)

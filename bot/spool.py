@@ -1,9 +1,9 @@
 """What platforms told us while the database was away, kept on this machine until it is back.
 
-One line a message or aside, sealed with the key ring, in a file that belongs to one living process: its lock
-says so. A message stands on the disk before `keep` returns. Files whose process has died are taken
-over by whichever process of this machine starts next. What was taken in twice over a crash is told
-by its inbox key.
+One line a message or aside, sealed with the key ring, in a file that belongs to one living process:
+its lock says so. A line stands on the disk before `keep` returns. Files whose process has died are
+taken over by whichever process of this machine starts next. What was taken in twice over a crash is
+told by its inbox key.
 """
 
 from __future__ import annotations

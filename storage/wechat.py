@@ -10,7 +10,7 @@ from sqlalchemy import Connection, exists, select, update
 from sqlmodel import Field, SQLModel, col
 
 from storage.columns import UtcDateTime, personal
-from storage.mailbox import on_conflict_base
+from storage.mailbox import TABLE, State, on_conflict_base
 from storage.people import Contact, Person
 
 
@@ -60,6 +60,16 @@ def person_at(connection: Connection, address: str) -> int | None:
     return connection.execute(
         select(col(Contact.person_id)).where(col(Contact.address) == address)
     ).scalar()
+
+
+def in_flight(connection: Connection, address: str) -> bool:
+    """Is something on its way to this address whose end, and so its number, is not written yet?"""
+    mine = exists().where(
+        TABLE.c.person_id == person_at(connection, address),
+        TABLE.c.address == address,
+        TABLE.c.state.in_([State.SENDING, State.UNKNOWN]),
+    )
+    return bool(connection.execute(select(mine)).scalar())
 
 
 def never_asked(connection: Connection, channel: str, count: int) -> Sequence[tuple[int, str]]:

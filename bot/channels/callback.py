@@ -39,18 +39,6 @@ class Patience:
     all_tries: float = 14.5
 
 
-@dataclass(frozen=True, slots=True)
-class Aside:
-    """What a callback tells that is no conversation.
-
-    `id` is the same for each of its tries; `begin` starts the work it means to us. The platform is
-    answered when the work is done, and tries again when it fails.
-    """
-
-    id: str
-    begin: Callable[[], Awaitable[None]]
-
-
 class Door(ABC, Generic[Opened]):
     """Answers `GET` (the console's check of our address) and `POST` (what is told us)."""
 
@@ -127,20 +115,13 @@ class Callback(Door[Opened]):
 
     @abstractmethod
     def read(self, opened: Opened, now: datetime) -> Inbound | None:
-        """The message or happening that concerns us; None for everything else."""
+        """The message, happening or aside that concerns us; None for everything else."""
 
     @abstractmethod
     def reply(self, opened: Opened, parts: tuple[Part, ...]) -> Response | None:
         """The platform's own way to answer, sealed; None where there is nothing to say."""
 
-    def aside(self, opened: Opened) -> Aside | None:
-        """What is no conversation; asked first."""
-        return None
-
     async def respond(self, opened: Opened, now: datetime) -> Response:
-        aside = self.aside(opened)
-        if aside is not None:
-            return await self._answer(opened, self._work(aside.id, lambda: _nothing_said(aside)))
         inbound = self.read(opened, now)
         if inbound is None:
             return success()
@@ -183,11 +164,6 @@ def _end(over: asyncio.Future[None]) -> None:
 def success() -> Response:
     """What ends the platform's tries."""
     return PlainTextResponse("success")
-
-
-async def _nothing_said(aside: Aside) -> tuple[Part, ...]:
-    await aside.begin()
-    return ()
 
 
 def _query(text: str) -> dict[str, str]:

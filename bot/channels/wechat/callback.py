@@ -10,9 +10,8 @@ from datetime import datetime
 from starlette.responses import Response
 
 from bot.channels.base import Receive
-from bot.channels.callback import Aside, Callback, Patience
+from bot.channels.callback import Callback, Patience
 from bot.channels.envelope import Envelope, Fields, text_answer
-from bot.channels.wechat.hearing import Hearing, concerns, key_of
 from bot.channels.wechat.reading import NAME, read
 from bot.clock import Clock
 from bot.messages import Inbound, Kind, Part
@@ -35,26 +34,18 @@ class WeChatCallback(Callback[Fields]):
         receive: Receive,
         patience: Patience,
         *,
-        hearing: Hearing | None = None,
         typing: Typing | None = None,
         slow: float = SLOW,
     ) -> None:
         patient = receive if typing is None else showing(receive, typing, slow)
         super().__init__(NAME, envelope, clock, patient, patience)
         self._account = account
-        self._hearing = hearing
 
     def verify(self, query: Mapping[str, str], now: datetime) -> str:
         return self.envelope.verify(query, now)
 
     def open(self, query: Mapping[str, str], body: bytes, now: datetime) -> Fields:
         return self.envelope.open(query, body, now)
-
-    def aside(self, opened: Fields) -> Aside | None:
-        hearing = self._hearing
-        if hearing is None or not concerns(opened):
-            return None
-        return Aside(key_of(opened), lambda: hearing.hear(opened))
 
     def read(self, opened: Fields, now: datetime) -> Inbound | None:
         return read(opened, self._account, now)

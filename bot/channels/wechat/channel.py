@@ -27,7 +27,7 @@ from bot.channels.wechat.probe import Probe
 from bot.channels.wechat.reading import NAME
 from bot.clock import Clock
 from bot.commands import Purpose
-from bot.context import ChannelFacts, Covers, Services
+from bot.context import ChannelFacts, Context, Covers, Services
 from bot.errors import SendError
 from bot.messages import Address, Happening, Kind, Part
 from bot.settings import Settings
@@ -104,7 +104,7 @@ class WeChatChannel:
             return
         self._api.share(Vault(services.database, f"{NAME}:{account}"))
         self._notices = Notices(services, self._settings, self._api)
-        self._hearing = Hearing(services, account, self._notices)
+        self._hearing = Hearing(account, self._notices)
         self.errands = Errands(
             services, self._api, account, COVERS, unionids=self._settings.wechat_unionid
         )
@@ -129,11 +129,15 @@ class WeChatChannel:
             self._clock,
             receive,
             self._patience,
-            hearing=self._hearing,
             typing=self._show_typing,
             slow=self._slow,
         )
         return (Route(PATH, callback, methods=["GET", "POST"]),)
+
+    def note(self, context: Context) -> None:
+        """Write down an agreement, or what became of a job."""
+        if self._hearing is not None:
+            self._hearing.note(context)
 
     works = True
 

@@ -6,11 +6,19 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from bot.channels.envelope import Fields, word
-from bot.messages import Address, Happening, Inbound, Kind, Media
+from bot.messages import Address, Happening, Inbound, Kind, Media, aside
 from bot.text import content_hash
 
 NAME = "wechat"
 _SCENE = "qrscene_"
+
+POPUP, CHANGED, SENT = (
+    "subscribe_msg_popup_event",
+    "subscribe_msg_change_event",
+    "subscribe_msg_sent_event",
+)
+TEMPLATE_DONE, MASS_DONE = "templatesendjobfinish", "masssendjobfinish"
+AGREEMENTS, REPORTS = frozenset({POPUP, CHANGED}), frozenset({SENT, TEMPLATE_DONE, MASS_DONE})
 
 _KINDS: Mapping[str, Kind] = {
     "text": Kind.TEXT,
@@ -25,7 +33,7 @@ _KINDS: Mapping[str, Kind] = {
 
 
 def read(fields: Fields, account: str, now: datetime) -> Inbound | None:
-    """The message or happening that concerns us; None for everything else the platform tells.
+    """The message, happening or aside that concerns us; None for all else the platform tells.
 
     Pictures and places are never read, only noted as such: nobody asked for them.
     """
@@ -59,13 +67,23 @@ def _words(fields: Fields) -> str:
 
 
 def _event(fields: Fields, sender: Address, now: datetime) -> Inbound | None:
-    reader = _EVENTS.get(word(fields, "Event").lower())
+    event = word(fields, "Event").lower()
+    reader = _EVENTS.get(event)
     if reader is None:
-        return None
+        return _aside(fields, event, sender, now)
     kind, text, argument = reader(word(fields, "EventKey"))
     # Events have no number, and two of one member may happen in one second.
     parts = (word(fields, name) for name in ("FromUserName", "CreateTime", "Event", "EventKey"))
     return Inbound(f"e{content_hash(*parts)[:40]}", sender, text, now, kind, argument=argument)
+
+
+def _aside(fields: Fields, event: str, sender: Address, now: datetime) -> Inbound | None:
+    if event in AGREEMENTS:
+        return aside(sender, fields, now)
+    if event in REPORTS:
+        # What became of a message keeps nobody's words waiting.
+        return aside(Address(NAME, sender.account, f"{sender.user}/{event}"), fields, now)
+    return None
 
 
 _EVENTS: Mapping[str, Callable[[str], tuple[Kind, str, str]]] = {

@@ -5,19 +5,17 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from functools import partial
 from typing import Protocol, runtime_checkable
 
 from starlette.responses import Response
 
 from bot.channels.base import Receive
-from bot.channels.callback import Aside, Callback, Patience
+from bot.channels.callback import Callback, Patience
 from bot.channels.envelope import Envelope, Fields, cdata, word
 from bot.channels.wecom.cards import short, unpack
 from bot.channels.wecom.reading import NAME, TAPPED, read
 from bot.clock import Clock
 from bot.messages import Inbound, Part
-from bot.text import content_hash
 
 PATH = "/callback/wecom"
 
@@ -30,10 +28,8 @@ class Listener(Protocol):
     def events(self) -> frozenset[str]:
         """The values of `Event` that it takes, such as `change_external_chat`."""
 
-    async def hear(self, fields: Fields) -> None:
-        """Take one; if this raises or takes longer than 5 s, the platform tells it again, up to
-        three times in all.
-        """
+    def hear(self, fields: Fields, now: datetime) -> Inbound | None:
+        """Take one: the aside that is to be written down of it, if anything is."""
 
 
 class WeComCallback(Callback[Fields]):
@@ -59,14 +55,14 @@ class WeComCallback(Callback[Fields]):
     def open(self, query: Mapping[str, str], body: bytes, now: datetime) -> Fields:
         return self.envelope.open(query, body, now)
 
-    def aside(self, opened: Fields) -> Aside | None:
-        listener = self._listeners.get(word(opened, "Event"))
-        if listener is None:
-            return None
-        id = f"{word(opened, 'Event')}-{content_hash(*map(str, opened.values()))}"
-        return Aside(id, partial(listener.hear, opened))
-
     def read(self, opened: Fields, now: datetime) -> Inbound | None:
+        listener = self._listeners.get(word(opened, "Event"))
+        if listener is not None:
+            return listener.hear(opened, now)
+        return self.converse(opened, now)
+
+    def converse(self, opened: Fields, now: datetime) -> Inbound | None:
+        """What a member of the staff says or does."""
         return read(opened, self._account, now)
 
     def reply(self, opened: Fields, parts: tuple[Part, ...]) -> Response | None:

@@ -23,7 +23,7 @@ from bot.channels.wecom.ledger import CHECKED, Ledger
 from bot.channels.wecom.probing import probe
 from bot.channels.wecom.reading import NAME
 from bot.clock import Clock
-from bot.context import ChannelFacts, Services
+from bot.context import ChannelFacts, Context, Services
 from bot.errors import SendError
 from bot.messages import Address, File, Part
 from bot.settings import Settings
@@ -65,7 +65,8 @@ class WeComChannel:
         self._caller = Caller(settings.wecom_api_base, timeout=timeout)
         self._api = WeComApi(self._caller, settings.wecom_corp_id, settings.wecom_secret, clock)
         self._ledger: Ledger | None = None
-        self._listeners: tuple[Listener, ...] = ()
+        self._inactivity = Inactivity(settings.wecom_corp_id)
+        self._listeners: tuple[Listener, ...] = (self._inactivity,)
 
     @property
     def facts(self) -> ChannelFacts:
@@ -73,7 +74,6 @@ class WeComChannel:
 
     def attach(self, services: Services) -> None:
         self._ledger = Ledger(services, self._clock)
-        self._listeners = (Inactivity(services),)
 
     def meet(self, others: Sequence[Channel]) -> None:
         """The app's address is also that of customer contact and customer service."""
@@ -92,6 +92,10 @@ class WeComChannel:
             self._listeners,
         )
         return (Route(PATH, callback, methods=["GET", "POST"]),)
+
+    def note(self, context: Context) -> None:
+        """Nothing but warnings is told beside."""
+        self._inactivity.note(context)
 
     async def run(self, receive: Receive) -> None:
         """Nothing: the platform calls."""

@@ -20,7 +20,7 @@ from bot.settings import Settings
 class _EventsOnly(WeComCallback):
     """Nobody is there to answer what members of the staff write to the app."""
 
-    def read(self, opened: Fields, now: datetime) -> Inbound | None:
+    def converse(self, opened: Fields, now: datetime) -> Inbound | None:
         return None
 
 

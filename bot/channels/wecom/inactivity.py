@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
+import json
 from collections.abc import Mapping
+from datetime import datetime
 
 from bot.alarm import call_for_help
 from bot.channels.envelope import Fields, word
 from bot.channels.wecom.reading import NAME
 from bot.clock import show_time
-from bot.context import Services
+from bot.context import Context
+from bot.messages import Address, Inbound, aside
 from storage.columns import from_millis
 
 _USE_IT = "请几位同事在企业微信里打开它，说一句话"
@@ -27,20 +29,19 @@ TROUBLES: Mapping[str, str] = {
 class Inactivity:
     """Hears such warnings and tells those on duty."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
+    events = frozenset(TROUBLES)
 
-    @property
-    def events(self) -> frozenset[str]:
-        return frozenset(TROUBLES)
+    def __init__(self, account: str) -> None:
+        self._line = Address(NAME, account, "")
 
-    async def hear(self, fields: Fields) -> None:
+    def hear(self, fields: Fields, now: datetime) -> Inbound:
+        return aside(self._line, fields, now)
+
+    def note(self, context: Context) -> None:
+        """Tell those on duty of one; see `bot.channels.base.Noting`."""
+        fields: Fields = json.loads(context.inbound.text)
         trouble = TROUBLES[word(fields, "Event")].format(when=_when(fields))
-        await asyncio.to_thread(self._tell, trouble)
-
-    def _tell(self, trouble: str) -> None:
-        with self._services.database.transaction() as connection:
-            call_for_help(self._services, connection, NAME, trouble)
+        call_for_help(context.services, context.connection, NAME, trouble)
 
 
 def _when(fields: Fields) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,16 +28,15 @@ from bot.channels.wecom.group.reading import (
     NAME,
     Befriended,
     Dismissed,
-    Told,
     read,
 )
 from bot.channels.wecom.group.tasks import LOOK, TaskKeeper
 from bot.channels.wecom.group.wire import GroupWire
 from bot.clock import Clock
-from bot.context import ChannelFacts, Services
+from bot.context import ChannelFacts, Context, Services
 from bot.errors import SendError
 from bot.ladder import Asked, Rung
-from bot.messages import Address, Happening, Inbound, Kind, Part
+from bot.messages import Address, Happening, Inbound, Kind, Part, aside
 from bot.settings import Settings
 from storage import customer_groups as groups
 from storage import leases
@@ -109,7 +108,6 @@ class GroupChannel:
         self._services: Services | None = None
         self._others: Sequence[Channel] = ()
         self._receive: Receive | None = None
-        self._awake = asyncio.Event()
         self._greetings: set[asyncio.Task[None]] = set()
 
     @property
@@ -136,25 +134,23 @@ class GroupChannel:
             return ()
         return door(self, self._others, self._settings, self._clock, receive, self._patience)
 
-    async def hear(self, fields: Fields) -> None:
-        """Write an event down; what must be asked of the platform is asked by `run`."""
+    def hear(self, fields: Fields, now: datetime) -> Inbound | None:
+        """A friend is greeted at once or never; what a group tells is to be written down."""
         told = read(fields, self._settings.wecom_corp_id)
         if isinstance(told, Befriended):
             greeting = asyncio.create_task(self._greet(told.code))
             self._greetings.add(greeting)
             greeting.add_done_callback(self._greetings.discard)
-        elif told is not None:
-            await asyncio.to_thread(self._apply, told)
-            self._awake.set()
+            return None
+        return aside(Address.parse(told.address), fields, now) if told is not None else None
 
-    def _apply(self, told: Told) -> None:
-        now = self._clock.now()
-        with self._database.session() as session:
-            match told:
-                case Dismissed():
-                    groups.dismiss(session, told.address, now)
-                case groups.RosterChange():
-                    groups.apply_change(session, told, now)
+    def note(self, context: Context) -> None:
+        """Write down what a group tells; what must be asked of the platform is asked by `run`."""
+        match read(json.loads(context.inbound.text), context.inbound.sender.account):
+            case Dismissed(address):
+                groups.dismiss(context.session, address, context.now)
+            case groups.RosterChange() as change:
+                groups.apply_change(context.session, change, context.now)
 
     async def _greet(self, code: str) -> None:
         """Welcome a new friend of the staff, while the platform lets us and nobody else does."""
@@ -196,10 +192,7 @@ class GroupChannel:
             except SendError as error:
                 pause = error.retry_after or POLL
                 log.warning("not_tended", channel=NAME, reason=error.reason)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._awake.wait()
-            self._awake.clear()
+            await asyncio.sleep(pause)
 
     def _holds(self) -> bool:
         with self._database.transaction() as connection:

@@ -136,7 +136,7 @@ class KfChannel:
             return ()
         return door(self, self._others, self._settings, self._clock, receive, self._patience)
 
-    async def hear(self, fields: Fields) -> None:
+    def hear(self, fields: Fields, now: datetime) -> None:
         """Something is to be fetched; nothing is lost if this process dies before it is."""
         account = word(fields, "OpenKfId")
         if not account:
