@@ -256,7 +256,7 @@ class Dispatcher:
             try:
                 answers = self._together(batch)
             except Exception as error:  # noqa: BLE001  # done alone it says what it was
-                if self._trouble is None:
+                if self._trouble is None and not isinstance(error, NotYet):
                     log.warning("batch_replayed", size=len(batch), error=type(error).__name__)
                 answers = None
         if answers is None:
@@ -279,6 +279,7 @@ class Dispatcher:
                 if away(error):
                     self._note_away(error)
                     return False
+                self._trouble = None  # it has been asked, and has answered
                 self._fail(waiting, error)
                 return True
         self._hand_over([(waiting, parts, None)])

@@ -55,17 +55,11 @@ class NoticeGrant(SQLModel, table=True):
 # - followers -
 
 
-def person_at(connection: Connection, address: str) -> int | None:
-    """Who is reached at `channel:account:user`; None for nobody we know."""
-    return connection.execute(
-        select(col(Contact.person_id)).where(col(Contact.address) == address)
-    ).scalar()
-
-
 def in_flight(connection: Connection, address: str) -> bool:
     """Is something on its way to this address whose end, and so its number, is not written yet?"""
+    whose = select(col(Contact.person_id)).where(col(Contact.address) == address).scalar_subquery()
     mine = exists().where(
-        TABLE.c.person_id == person_at(connection, address),
+        TABLE.c.person_id == whose,
         TABLE.c.address == address,
         TABLE.c.state.in_([State.SENDING, State.UNKNOWN]),
     )
