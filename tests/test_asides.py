@@ -79,8 +79,8 @@ class On:
 
     async def taken_in(self) -> None:
         """Everything that was kept is in the database."""
-        await until(lambda: self.spool.depth == 0)
-        assert list(self.folder.iterdir()) == []
+        await until(lambda: not list(self.folder.iterdir()))
+        assert self.spool.depth == 0
 
     async def again(self, left_behind: Path) -> None:
         """What stood on the disk is taken over as if its process had died before it could say that
