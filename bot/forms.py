@@ -6,11 +6,12 @@ next is computed from the answers, never stored, so a restart, a release that ad
 """
 
 # Lambdas in annotations must be real objects: no `from __future__ import annotations` here.
+import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
-from functools import cache, cached_property
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr, TypeAdapter, ValidationError
@@ -50,8 +51,7 @@ LIST_END = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Asking:
+class Asking(NamedTuple):
     """What a question may look at: the answers so far, the facts the form began with, the day.
 
     `item` is the key of the row in a question that is asked once a row; `parent` then has the
@@ -62,7 +62,7 @@ class Asking:
     facts: Mapping[str, Any]
     today: date
     item: str = ""
-    parent: Mapping[str, Any] = field(default_factory=dict)
+    parent: Mapping[str, Any] = {}
 
     def get(self, name: str, default: Any = None) -> Any:
         """An answer, or `default` while there is none or it was skipped."""
@@ -149,9 +149,16 @@ class DraftState(NamedTuple):
     pending: Mapping[str, Any] = {}
     version: str = ""
 
+    def answered(self, answers: Answers) -> "DraftState":
+        """The same with other answers; what waited to be confirmed is settled by that."""
+        return DraftState(self.form, answers, self.facts, self.asked, {}, self.version)
 
-@dataclass(frozen=True)
-class Step:
+    def waiting_for(self, asked: str) -> "DraftState":
+        """The same after another question."""
+        return DraftState(self.form, self.answers, self.facts, asked, {}, self.version)
+
+
+class Step(NamedTuple):
     """What one message did to a form. `draft` None: the form is over; `done`: and was finished.
 
     `aside` is what was said besides the answer. `missed`: it did not answer the question.
@@ -251,54 +258,51 @@ class Form(BaseModel):
                     found[name] = mark
         return found
 
-    @classmethod
-    @cache
-    def row_names(cls) -> tuple[str, ...]:
-        """Questions that are asked once a row."""
-        return tuple(name for name, ask in cls.asks().items() if ask.rows is not None)
 
-    @classmethod
-    @cache
-    def plain(cls) -> bool:
-        """Is every question asked of everybody, and once?"""
-        return all(ask.when is None and ask.rows is None for ask in cls.asks().values())
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What the engine wants to know of a form over and over, read from its class once.
 
-    @classmethod
-    @cache
-    def followed(cls) -> tuple[tuple[str, tuple[str, ...]], ...]:
-        """Questions whose answer is void when another is answered anew, with those others."""
-        return tuple((name, ask.follows) for name, ask in cls.asks().items() if ask.follows)
+    An attribute of a Pydantic class costs ten times one of an ordinary object.
+    """
 
-    @classmethod
-    @cache
-    def counted(cls) -> tuple[str, ...]:
-        """Questions that carry a number (第1/5题)."""
-        return tuple(name for name, ask in cls.asks().items() if ask.counted)
+    asks: Mapping[str, Ask]
+    row_names: tuple[str, ...]
+    """Questions that are asked once a row."""
+    plain: bool
+    """Is every question asked of everybody, and once?"""
+    followed: tuple[tuple[str, tuple[str, ...]], ...]
+    """Questions whose answer is void when another is answered anew, with those others."""
+    counted: tuple[str, ...]
+    """Questions that carry a number (第1/5题)."""
+    fingerprint: str
+    """Changes when the questions do; a draft from another release is looked at again."""
 
-    @classmethod
-    @cache
-    def fingerprint(cls) -> str:
-        """Changes when the questions do; a draft from another release is looked at again."""
-        return ",".join(f"{name}:{info.annotation}" for name, info in cls.model_fields.items())
+
+@cache
+def outline(form: type[Form]) -> Outline:
+    """The outline of a form."""
+    asks = form.asks()
+    questions = ",".join(f"{name}:{info.annotation}" for name, info in form.model_fields.items())
+    return Outline(
+        asks,
+        tuple(name for name, ask in asks.items() if ask.rows is not None),
+        all(ask.when is None and ask.rows is None for ask in asks.values()),
+        tuple((name, ask.follows) for name, ask in asks.items() if ask.follows),
+        tuple(name for name, ask in asks.items() if ask.counted),
+        hashlib.sha256(questions.encode()).hexdigest()[:16],
+    )
 
 
 # --- enumerating questions -----------------------------------------------------------------
 
 
 def walk(
-    form: type[Form],
-    answers: Mapping[str, Any],
-    facts: Mapping[str, Any],
-    today: date,
-    prefix: str = "",
-    item: str = "",
-    parent: Mapping[str, Any] | None = None,
-    *,
-    unanswered: bool = False,
+    form: type[Form], asking: Asking, prefix: str = "", *, unanswered: bool = False
 ) -> Iterator[Question]:
     """Every question that applies now, in order; perhaps only those without an answer."""
-    asking = Asking(answers, facts, today, item, parent or {})
-    for name, ask in form.asks().items():
+    answers, facts, today = asking.answers, asking.facts, asking.today
+    for name, ask in outline(form).asks.items():
         answered = name in answers
         if (unanswered and answered and ask.rows is None) or not _applies(name, ask, asking):
             continue
@@ -307,8 +311,8 @@ def walk(
             yield Question(path, name, ask, asking, answered, False, form)
             continue
         for key, row in _rows(ask, name, asking):
-            inner = f"{path}[{key}]."
-            yield from walk(ask.rows, row, facts, today, inner, key, answers, unanswered=unanswered)
+            within = Asking(row, facts, today, key, answers)
+            yield from walk(ask.rows, within, f"{path}[{key}].", unanswered=unanswered)
         if ask.each is None:
             closed = bool((answers.get(name) or {}).get("closed"))
             yield Question(path, name, ask, asking, closed, is_list=True, form=form)
@@ -376,6 +380,8 @@ def take(answers: Answers, path: str) -> Answers:
 
 
 def _first(path: str) -> tuple[str, str | None, str]:
+    if path.isidentifier():
+        return path, None, ""
     head, _, rest = path.partition(".")
     found = _STEP.fullmatch(head)
     if found is None:
@@ -386,13 +392,22 @@ def _first(path: str) -> tuple[str, str | None, str]:
 # --- the engine ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Dialog:
-    """One form in progress, and what may be done with it. Each method returns a new `Step`."""
+    """One form in progress, and what may be done with it. Each method returns a new `Step`.
+
+    `asking` is what a question may look at now.
+    """
 
     form: type[Form]
     state: DraftState
     today: date
+    outline: Outline = field(init=False, repr=False)
+    asking: Asking = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.outline = outline(self.form)
+        self.asking = Asking(self.state.answers, self.state.facts, self.today)
 
     @classmethod
     def begin(
@@ -403,57 +418,52 @@ class Dialog:
         answers: Mapping[str, Any] | None = None,
     ) -> Self:
         """A fresh dialog, perhaps with some answers filled in beforehand."""
-        state = DraftState(form.name, dict(answers or {}), facts, version=form.fingerprint())
-        return cls(form, state, today)
+        version = outline(form).fingerprint
+        return cls(form, DraftState(form.name, dict(answers or {}), facts, version=version), today)
 
     @classmethod
     def resume(cls, form: type[Form], state: DraftState, today: date) -> Self:
         """A stored dialog; answers that this release no longer accepts are asked again."""
-        if state.version != form.fingerprint():
+        known = outline(form)
+        if state.version != known.fingerprint:
             kept = {
                 name: value
                 for name, value in state.answers.items()
-                if name in form.asks() and _acceptable(form, name, value)
+                if name in known.asks and _acceptable(form, name, value)
             }
-            state = state._replace(answers=kept, version=form.fingerprint())
+            state = state._replace(answers=kept, version=known.fingerprint)
         return cls(form, state, today)
 
-    def _changed(self, **changes: Any) -> "Dialog":
-        """The same with some of its state changed."""
-        return Dialog(self.form, self.state._replace(**changes), self.today)
+    def _answered(self, answers: Answers) -> "Dialog":
+        """The same with other answers."""
+        return Dialog(self.form, self.state.answered(answers), self.today)
 
     # - looking -
 
     def questions(self, *, unanswered: bool = False) -> Iterator[Question]:
         """Those that apply now, one after another."""
-        state = self.state
-        return walk(self.form, state.answers, state.facts, self.today, unanswered=unanswered)
-
-    @cached_property
-    def asking(self) -> Asking:
-        """What a question may look at now."""
-        return Asking(self.state.answers, self.state.facts, self.today)
+        return walk(self.form, self.asking, unanswered=unanswered)
 
     def _settled(self) -> "Dialog":
         """Without answers to questions that no longer apply."""
+        outline, answers = self.outline, self.state.answers
         if (
-            self.form.plain()
+            outline.plain
             and not self.state.facts.get(WITHHELD)
-            and self.state.answers.keys() <= self.form.asks().keys()
+            and answers.keys() <= outline.asks.keys()
         ):
             return self
         live = {question.path for question in self.questions()}
-        if not self.form.row_names() and live.issuperset(self.state.answers):
+        if not outline.row_names and live.issuperset(answers):
             return self
         roots = {re.split(r"[.\[]", path)[0] for path in live}
-        nested = [name for name in self.form.row_names() if name in self.state.answers]
-        if not nested and roots.issuperset(self.state.answers):
+        nested = [name for name in outline.row_names if name in answers]
+        if not nested and roots.issuperset(answers):
             return self
-        answers = {name: v for name, v in self.state.answers.items() if name in roots}
-        dialog = self._changed(answers=answers)
-        for name, ask in self.form.asks().items():
-            if ask.rows is not None and name in answers:
-                dialog = dialog._settle_rows(name, ask, live)
+        dialog = self._answered({name: v for name, v in answers.items() if name in roots})
+        for name in nested:
+            if name in roots:
+                dialog = dialog._settle_rows(name, outline.asks[name], live)
         return dialog
 
     def _settle_rows(self, name: str, ask: Ask, live: set[str]) -> "Dialog":
@@ -467,7 +477,7 @@ class Dialog:
         if box.get("closed") and answers is not self.state.answers:
             # Forgetting what no longer applies does not open a list again.
             answers = {**answers, name: {**answers[name], "closed": True}}
-        return self._changed(answers=answers)
+        return self._answered(answers)
 
     # - asking -
 
@@ -494,17 +504,16 @@ class Dialog:
         return self.next_step(before)
 
     def _ask(self, question: Question, before: str) -> Step:
+        path, ask, asking = question.path, question.ask, question.asking
         text = self._prompt(question)
-        choices = tuple(
-            Choice(label, label if question.ask.verbatim else f"{question.path}={number}")
-            for number, label in enumerate(question.ask.labels(question.asking), 1)
-        )
+        choices = [
+            Choice(label, label if ask.verbatim else f"{path}={number}")
+            for number, label in enumerate(ask.labels(asking), 1)
+        ]
         joined = f"{before}\n{text}" if before else text
-        contact = OWN_NUMBER if question.ask.wants_contact(question.asking) else ""
-        return Step(
-            Reply((Part(joined, choices, contact=contact),)),
-            self.state._replace(asked=question.path, pending={}),
-        )
+        contact = OWN_NUMBER if ask.wants_contact(asking) else ""
+        part = Part(joined, tuple(choices), contact=contact)
+        return Step(Reply((part,)), self.state.waiting_for(path))
 
     def _prompt(self, question: Question) -> str:
         ask, asking = question.ask, question.asking
@@ -515,7 +524,7 @@ class Dialog:
         return f"{self._number(question)}{text}"
 
     def _number(self, question: Question) -> str:
-        counted = self.form.counted()
+        counted = self.outline.counted
         if question.name not in counted or question.form is not self.form:
             return ""
         return f"第{counted.index(question.name) + 1}/{len(counted)}题 "
@@ -529,7 +538,7 @@ class Dialog:
         assert self.form.finish is not None
         return Step(
             say("\n".join(parts), self.form.finish, "上一步"),
-            self.state._replace(asked=REVIEW, pending={}),
+            self.state.waiting_for(REVIEW),
         )
 
     def _lines(self) -> list[tuple[str, str]]:
@@ -539,7 +548,7 @@ class Dialog:
         """What the review lists: label, shown value, and the question's name."""
         items: list[tuple[str, str, str]] = []
         every = list(self.questions())
-        for name, ask in self.form.asks().items():
+        for name, ask in self.outline.asks.items():
             mine = [q for q in every if re.split(r"[.\[]", q.path)[0] == name]
             if not mine:
                 continue
@@ -556,7 +565,7 @@ class Dialog:
         except ValidationError as error:
             broken = str(error.errors()[0]["loc"][0])
             answers = take(self.state.answers, broken)
-            return self._changed(answers=answers).next_step("有一项需要重新填一下。")
+            return self._answered(answers).next_step("有一项需要重新填一下。")
         done._facts = self.state.facts
         return Step(SILENCE, None, done)
 
@@ -596,7 +605,7 @@ class Dialog:
     def _current(self) -> Question | None:
         """The question asked last, if it still applies."""
         path, form, answers = self.state.asked, self.form, self.state.answers
-        ask = form.asks().get(path)
+        ask = self.outline.asks.get(path)
         if ask is None or ask.rows is not None:
             return next((one for one in self.questions() if one.path == path), None)
         if not _applies(path, ask, self.asking):
@@ -637,26 +646,28 @@ class Dialog:
             if question.answered or (question.is_list and question.value):
                 before.append(question.path)
         if self.state.asked == PENDING:
-            return self._changed(pending={}).next_step("好的，重新来。")
+            return self._answered(self.state.answers).next_step("好的，重新来。")
         if not before:
             return self.again("已经是第一题了。")
         answers = take(self.state.answers, before[-1])
-        step = self._changed(answers=answers).next_step()
-        return replace(step, reply=_prefixed("好的，回到上一题。", step.reply))
+        step = self._answered(answers).next_step()
+        return step._replace(reply=_prefixed("好的，回到上一题。", step.reply))
 
     def _set(self, values: Mapping[str, Any], before: str = "", aside: str = "") -> Step:
         answers = self._without_followers(values)
         for path, value in values.items():
             answers = put(answers, path, value)
-        dialog = self._changed(answers=answers, pending={})
+        dialog = self._answered(answers)
         step = dialog.next_step(before)
-        return replace(step, aside=aside) if aside else step
+        return step._replace(aside=aside) if aside else step
 
     def _without_followers(self, values: Mapping[str, Any]) -> Answers:
         """The answers without those that a change of `values` makes void."""
-        answers = self.state.answers
+        answers, followed = self.state.answers, self.outline.followed
+        if not followed:
+            return answers
         changed = {name for name, value in values.items() if answers.get(name) != value}
-        for name, follows in self.form.followed():
+        for name, follows in followed:
             if changed.intersection(follows):
                 answers = take(answers, name)
         return answers
@@ -692,7 +703,7 @@ class Dialog:
     def _labelled(self, word: str) -> Question | None:
         pending = self.state.pending
         answers = {**self.state.answers, **pending}
-        every = list(walk(self.form, answers, self.state.facts, self.today))
+        every = list(walk(self.form, self.asking._replace(answers=answers)))
         for question in every:
             if word in (question.ask.label, question.path) and question.form is self.form:
                 return question
@@ -705,11 +716,11 @@ class Dialog:
             return self.again(f"只有1到{len(items)}项。")
         name = items[number - 1][2]
         answers = {known: value for known, value in self.state.answers.items() if known != name}
-        return self._changed(answers=answers).next_step("好的，重新填这一项。")
+        return self._answered(answers).next_step("好的，重新填这一项。")
 
     def _retake(self, question: Question) -> Step:
         answers = take(self.state.answers, question.path)
-        return self._changed(answers=answers).next_step("好的，重新填这一项。")
+        return self._answered(answers).next_step("好的，重新填这一项。")
 
     def _revalue(self, question: Question, text: str) -> Step:
         value = question.ask.parse(text, question.asking)
@@ -738,7 +749,8 @@ class Dialog:
 
     def _show_pending(self, values: Mapping[str, Any], before: str = "") -> Step:
         answers = {**self.state.answers, **values}
-        every = {q.path: q for q in walk(self.form, answers, self.state.facts, self.today)}
+        asking = self.asking._replace(answers=answers)
+        every = {question.path: question for question in walk(self.form, asking)}
         listed = " | ".join(
             f"{every[path].ask.label}={every[path].shown()}" for path in values if path in every
         )
@@ -756,7 +768,7 @@ class Dialog:
         if said is None:
             return self._show_pending(self.state.pending, "没听明白。")
         if not said.yes:
-            dialog = self._changed(pending={})
+            dialog = self._answered(self.state.answers)
             return dialog.next_step("好的，那我们一项一项来。")
         return self._set(self.state.pending, "已记下。", said.rest)
 
@@ -799,7 +811,7 @@ class Dialog:
         if question.ask.echo is None:
             return ""
         answers = {**question.asking.answers, question.name: value}
-        return question.ask.echo(value, replace(question.asking, answers=answers))
+        return question.ask.echo(value, question.asking._replace(answers=answers))
 
     def _found(self, found: Answers) -> Step:
         if self.form.confirm_extracted and len(found) > 1:
@@ -809,7 +821,7 @@ class Dialog:
     def _hear_rows(self, question: Question, text: str) -> Step | None:
         """Rows are read whole where their form knows how, and several at a time where asked so."""
         root = re.split(r"[.\[]", question.path)[0]
-        outer = self.form.asks()[root]
+        outer = self.outline.asks[root]
         if outer.bulk is not None:
             several = outer.bulk(text, self.asking)
             if isinstance(several, Miss):
@@ -821,7 +833,7 @@ class Dialog:
                     for key, row in several.items()
                     if outer.rows is not None
                 )
-                return replace(step, reply=_prefixed(echo, step.reply)) if echo else step
+                return step._replace(reply=_prefixed(echo, step.reply)) if echo else step
         assert outer.rows is not None
         found = outer.rows.extract(text, question.name, question.asking)
         if found is None:
@@ -831,16 +843,16 @@ class Dialog:
         base = question.path[: -len(question.name)]
         step = self._set({f"{base}{name}": value for name, value in found.items()})
         echo = self._row_echo(outer.rows, found, question)
-        return replace(step, reply=_prefixed(echo, step.reply)) if echo else step
+        return step._replace(reply=_prefixed(echo, step.reply)) if echo else step
 
     def _row_asking(self, key: str) -> Asking:
         return Asking({}, self.state.facts, self.today, key, self.state.answers)
 
     def _row_echo(self, form: type[Form], found: Answers, question: Question) -> str:
-        asking = replace(question.asking, answers={**question.asking.answers, **found})
+        asking = question.asking._replace(answers={**question.asking.answers, **found})
         said = [
             ask.echo(found[name], asking)
-            for name, ask in form.asks().items()
+            for name, ask in outline(form).asks.items()
             if ask.echo is not None and found.get(name) is not None
         ]
         return "".join(said)
@@ -859,9 +871,9 @@ class Dialog:
                 )
             rows.append(found)
             if question.ask.echo is not None:
-                said.append(question.ask.echo(found, replace(question.asking, item=str(len(rows)))))
+                said.append(question.ask.echo(found, question.asking._replace(item=str(len(rows)))))
         step = self._set({question.name: {"rows": rows, "closed": False}})
-        return replace(step, reply=_prefixed("\n".join(said), step.reply)) if said else step
+        return step._replace(reply=_prefixed("\n".join(said), step.reply)) if said else step
 
     # - a whole form in one message -
 
@@ -869,7 +881,7 @@ class Dialog:
         """`标签：值` on a line each, at least three known labels: a filled-in template."""
         if text.count("\n") < 2:
             return None
-        lines = _template_lines(text, {ask.label for ask in self.form.asks().values()})
+        lines = _template_lines(text, {ask.label for ask in self.outline.asks.values()})
         if len(lines) < 3:
             return None
         dialog, misses = self, []
@@ -881,10 +893,10 @@ class Dialog:
         if not misses:
             return step
         said = "收到整张表。这几项还需要您看一下：\n" + "\n".join(misses)
-        return replace(step, reply=_prefixed(said, step.reply))
+        return step._replace(reply=_prefixed(said, step.reply))
 
     def _fill(self, label: str, words: str) -> "tuple[Dialog, str]":
-        for name, ask in self.form.asks().items():
+        for name, ask in self.outline.asks.items():
             if ask.label != label:
                 continue
             if ask.rows is not None:
@@ -926,7 +938,7 @@ class Dialog:
         answers = self.state.answers
         for path, value in values.items():
             answers = put(answers, path, value)
-        return self._changed(answers=answers)
+        return self._answered(answers)
 
 
 def _flat(root: str, rows: Mapping[str, Answers]) -> dict[str, Any]:
