@@ -55,6 +55,7 @@ KINDS: tuple[type, ...] = (
     DemoData,
 )
 T = TypeVar("T")
+_CODED = re.compile(r"([\u4e00-\u9fff]+)([0-9A-Za-z].*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -136,18 +137,18 @@ class Catalog:
 
     def _glued(self, text: str) -> Match | None:
         """A command with its argument set right behind it, as in 「退订节日信」."""
-        for word, one in self._gluing:
-            if text.startswith(word):
-                return Match(one, text[len(word) :].strip())
-        return None
+        if not text.startswith(self._gluing):
+            return None
+        word = next(word for word in self._gluing if text.startswith(word))
+        return Match(self.words[word], text[len(word) :].strip())
 
     @cached_property
-    def _gluing(self) -> Sequence[tuple[str, Command]]:
-        return [(word, one) for word, one in self.words.items() if one.glued and word == one.word]
+    def _gluing(self) -> tuple[str, ...]:
+        return tuple(word for word, one in self.words.items() if one.glued and word == one.word)
 
     def _with_code(self, text: str) -> Match | None:
         """A command with its code set right behind it, as in 「同意3fa9」."""
-        run = re.fullmatch(r"([\u4e00-\u9fff]+)([0-9A-Za-z].*)", text, re.DOTALL)
+        run = _CODED.fullmatch(text)
         found = self.words.get(run[1]) if run else None
         return Match(found, run[2]) if run and found and found.needs_argument else None
 

@@ -9,7 +9,6 @@ While the database is away, what a platform would soon give up is spooled and ta
 from __future__ import annotations
 
 import asyncio
-import json
 import queue
 import threading
 import time
@@ -21,6 +20,7 @@ from datetime import datetime, timedelta
 from typing import Any, ClassVar
 
 import structlog
+from pydantic_core import from_json
 from sqlalchemy import Connection, update
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlmodel import col
@@ -35,7 +35,6 @@ from bot.errors import NotYet, UserError
 from bot.forms import UNDER, Ask, Dialog, DraftState, Form, Step
 from bot.logs import incident
 from bot.messages import (
-    AS_JSON,
     SILENCE,
     Address,
     Happening,
@@ -43,6 +42,7 @@ from bot.messages import (
     Kind,
     Part,
     Reply,
+    as_json,
     dump_reply,
     load_reply,
     say,
@@ -971,7 +971,7 @@ def _where(error: BaseException) -> str:
 
 def dump_draft(state: DraftState) -> str:
     """A draft as JSON."""
-    return AS_JSON(
+    return as_json(
         {
             "a": state.answers,
             "f": state.facts,
@@ -984,5 +984,5 @@ def dump_draft(state: DraftState) -> str:
 
 def load_draft(form: str, text: str) -> DraftState:
     """The inverse of `dump_draft`."""
-    raw = json.loads(text)
+    raw = from_json(text)
     return DraftState(form, raw["a"], raw["f"], raw["q"], raw["p"], raw["v"])

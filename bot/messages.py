@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
+
+from pydantic_core import from_json, to_json
 
 
 class Kind(StrEnum):
@@ -115,7 +116,7 @@ def aside(line: Address, told: Mapping[str, Any], now: datetime) -> Inbound:
     what came before it on its `line`, an address or any other name. Nobody is met by it: not being
     private, it makes no contact of an address that is unknown.
     """
-    words = AS_JSON(told)
+    words = as_json(told)
     id = f"e{hashlib.sha256(words.encode()).hexdigest()[:40]}"
     return Inbound(id, line, words, now, Kind.ASIDE, Chat(line, addressed=False))
 
@@ -209,8 +210,11 @@ class Reply:
 
 
 SILENCE: Final = Reply()
-AS_JSON: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-"""A value as short JSON, by an encoder that is made once."""
+
+
+def as_json(value: Any) -> str:
+    """A value as short JSON."""
+    return to_json(value).decode()
 
 
 def say(text: str, *choices: Choice | str, link: Link | None = None) -> Reply:
@@ -238,7 +242,7 @@ def dump_reply(reply: Reply) -> str:
         if part.hands_over:
             row["h"] = 1
         rows.append(row)
-    return AS_JSON(rows)
+    return as_json(rows)
 
 
 def load_reply(text: str) -> Reply:
@@ -256,7 +260,7 @@ def load_reply(text: str) -> Reply:
                 "h" in row,
                 row.get("n", ""),
             )
-            for row in json.loads(text)
+            for row in from_json(text)
         )
     )
 
@@ -278,12 +282,12 @@ def dump_inbound(message: Inbound) -> str:
         raw["m"] = [message.media.id, message.media.name, message.media.mime, message.media.size]
     if message.argument:
         raw["a"] = message.argument
-    return json.dumps(raw, ensure_ascii=False, separators=(",", ":"))
+    return as_json(raw)
 
 
 def load_inbound(text: str) -> Inbound:
     """The inverse of `dump_inbound`."""
-    raw = json.loads(text)
+    raw = from_json(text)
     group, addressed = raw.get("g", (None, True))
     return Inbound(
         raw["i"],

@@ -39,6 +39,8 @@ def tidy(text: str) -> str:
     Chinese punctuation, rare ideographs, traditional Mongolian and emoji stay as they were;
     line breaks stay inside the text, and both ends are stripped.
     """
+    if _UNUSUAL.search(text) is None:
+        return text
     text = _COMBINING.sub(lambda found: unicodedata.normalize("NFC", found[0]), text)
     mongolian = _MONGOLIAN.search(text) is not None
     return _UNUSUAL.sub(lambda found: _plain(found[0], mongolian), text).strip()
