@@ -105,7 +105,7 @@ class MovableClock:
 
 
 def _whole_millis(moment: datetime) -> datetime:
-    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+    return moment - timedelta(microseconds=moment.microsecond % 1000)
 
 
 def beijing(moment: datetime) -> datetime:

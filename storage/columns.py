@@ -3,7 +3,6 @@
 import hashlib
 import hmac
 import secrets
-import threading
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,24 +10,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import BigInteger, Dialect, LargeBinary
 from sqlalchemy.types import TypeDecorator
 
+from storage.chance import Chance
+
 NONCE = 12  # bytes; the size NIST SP 800-38D recommends for GCM
-NONCES_AT_ONCE = 256
-
-
-class _Nonces:
-    """Random nonces, fetched many at a time: each call to the system costs a thread switch."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._stock: list[bytes] = []
-
-    def next(self) -> bytes:
-        """One that was never given out before."""
-        with self._lock:
-            if not self._stock:
-                fresh = secrets.token_bytes(NONCE * NONCES_AT_ONCE)
-                self._stock = [fresh[at : at + NONCE] for at in range(0, len(fresh), NONCE)]
-            return self._stock.pop()
 
 
 class KeyRing:
@@ -47,9 +31,10 @@ class KeyRing:
             name: AESGCM(hashlib.sha256(b"hongyan-seal:" + secret.encode()).digest())
             for name, secret in keys.items()
         }
-        self._current = next(iter(keys))
-        self._prefix = self._current.encode() + b":"
-        self._nonces = _Nonces()
+        current = next(iter(keys))
+        self._cipher = self._ciphers[current]
+        self._prefix = current.encode() + b":"
+        self._random = Chance()
         self._digest_key = hashlib.sha256(b"hongyan-digest:" + list(keys.values())[-1].encode())
 
     @classmethod
@@ -59,9 +44,8 @@ class KeyRing:
 
     def seal(self, text: str) -> bytes:
         """Encrypt and authenticate; the key's id stands in front."""
-        nonce = self._nonces.next()
-        sealed = self._ciphers[self._current].encrypt(nonce, text.encode(), None)
-        return self._prefix + nonce + sealed
+        nonce = self._random(NONCE)
+        return self._prefix + nonce + self._cipher.encrypt(nonce, text.encode(), None)
 
     def open(self, sealed: bytes) -> str:
         """Decrypt; raises `InvalidTag` when altered, KeyError without the key."""

@@ -170,8 +170,8 @@ def _query(text: str) -> dict[str, str]:
     """The query's words; in nearly every one nothing is quoted."""
     if "%" in text or "+" in text:
         return dict(parse_qsl(text, keep_blank_values=True))
-    pairs = (pair.partition("=") for pair in text.split("&") if pair)
-    return {name: value for name, _, value in pairs}
+    pairs = [pair.partition("=") for pair in text.split("&")]
+    return {name: value for name, _, value in pairs if name}
 
 
 async def _body(receive: ASGIReceive) -> bytes:

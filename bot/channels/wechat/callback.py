@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 
@@ -55,7 +54,8 @@ class WeChatCallback(Callback[Fields]):
         if not text:
             return None
         stamp = int(self.clock.now().timestamp())
-        sealed = self.envelope.seal(text_answer(opened, text, stamp), stamp, secrets.token_hex(8))
+        answer = text_answer(opened, text, stamp)
+        sealed = self.envelope.seal(answer, stamp, self.envelope.nonce())
         return Response(sealed.as_xml(), media_type="application/xml")
 
 

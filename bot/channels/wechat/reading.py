@@ -37,33 +37,24 @@ def read(fields: Fields, account: str, now: datetime) -> Inbound | None:
 
     Pictures and places are never read, only noted as such: nobody asked for them.
     """
-    who = word(fields, "FromUserName")
+    who, said = word(fields, "FromUserName"), word(fields, "MsgType")
     if not who:
         return None
     sender = Address(NAME, account, who)
-    if word(fields, "MsgType") == "event":
+    if said == "event":
         return _event(fields, sender, now)
-    kind = _KINDS.get(word(fields, "MsgType"))
+    kind = _KINDS.get(said)
     number = word(fields, "MsgId")
     if kind is None or not number:
         return None
     if word(fields, "bizmsgmenuid"):
         kind = Kind.PRESS  # a tap on an item of a message menu opens no 48 hours
-    media = Media(word(fields, "MediaId"), word(fields, "Title"))
-    return Inbound(
-        number,
-        sender,
-        _words(fields),
-        now,
-        kind,
-        media=media if media.id or kind is Kind.FILE else None,
-    )
-
-
-def _words(fields: Fields) -> str:
-    if word(fields, "MsgType") == "link":
-        return f"{word(fields, 'Title')} {word(fields, 'Url')}".strip()
-    return word(fields, "Content")
+    text = word(fields, "Content")
+    if said == "link":
+        text = f"{word(fields, 'Title')} {word(fields, 'Url')}".strip()
+    id = word(fields, "MediaId")
+    media = Media(id, word(fields, "Title")) if id or kind is Kind.FILE else None
+    return Inbound(number, sender, text, now, kind, media=media)
 
 
 def _event(fields: Fields, sender: Address, now: datetime) -> Inbound | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol, runtime_checkable
@@ -77,5 +76,5 @@ class WeComCallback(Callback[Fields]):
             f"<CreateTime>{stamp}</CreateTime><MsgType>update_button</MsgType>"
             f"<Button><ReplaceName>{cdata(f'已选：{chosen}')}</ReplaceName></Button></xml>"
         )
-        sealed = self.envelope.seal(answer, stamp, secrets.token_hex(8))
+        sealed = self.envelope.seal(answer, stamp, self.envelope.nonce())
         return Response(sealed.as_xml(), media_type="application/xml")
