@@ -35,6 +35,7 @@ from bot.messages import Inbound, Part
 from bot.settings import Settings
 from bot.spool import Spool
 from bot.stalls import Stalls
+from bot.watching import Watch
 from storage.columns import KeyRing
 from storage.db import Database
 from storage.wakeups import Listener
@@ -83,24 +84,24 @@ class App:
         self._retired = False
         self._beating = threading.Lock()
         self._keeping: set[asyncio.Task[None]] = set()
+        self._patience: dict[float, Watch] = {}
 
     def receive(self, inbound: Inbound, seconds: float) -> asyncio.Future[tuple[Part, ...]]:
         """What channels call: see `bot.channels.base.Receive`.
 
         The writer settles the loop's own future: a task around it would cost as much again.
         """
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[tuple[Part, ...]] = loop.create_future()
+        answer: asyncio.Future[tuple[Part, ...]] = asyncio.get_running_loop().create_future()
         waiting = self.dispatcher.submit(inbound, answer)
-        patience = loop.call_later(seconds, self._give_up, waiting, answer)
-        answer.add_done_callback(lambda _answer: patience.cancel())
+        watch = self._patience.get(seconds)
+        if watch is None:
+            watch = self._patience[seconds] = Watch(seconds, self._give_up)
+        watch.over(answer, waiting, answer)
         return answer
 
     def _give_up(self, waiting: Waiting, answer: asyncio.Future[tuple[Part, ...]]) -> None:
         """Nobody waits any longer: what is answered now must leave through the outbox."""
         waiting.abandoned = True
-        if answer.done():
-            return
         facts = self.services.channels[waiting.inbound.sender.channel]
         if self.spool is None or not facts.lets_go(waiting.inbound.kind):
             answer.set_exception(TimeoutError())

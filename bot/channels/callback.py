@@ -19,6 +19,7 @@ from bot.channels.base import Receive
 from bot.channels.envelope import MAX_BYTES, BadCallback, Envelope
 from bot.clock import Clock
 from bot.messages import Inbound, Part
+from bot.watching import Watch
 
 Opened = TypeVar("Opened")
 """What a callback says once it is opened: fields of XML, or an object of JSON."""
@@ -56,6 +57,7 @@ class Door(ABC, Generic[Opened]):
         self._receive = receive
         self._patience = patience
         self._open: dict[str, asyncio.Future[tuple[Part, ...]]] = {}
+        self._one_try = Watch(patience.one_try, _end)
 
     # What a platform is asked for ----------------------------------------------------------------
 
@@ -104,6 +106,15 @@ class Door(ABC, Generic[Opened]):
             work.add_done_callback(lambda done: self._done(id, done))
         return work
 
+    async def _done_in_time(self, work: asyncio.Future[Any]) -> bool:
+        """Wait for one try; the work goes on whatever becomes of who waits."""
+        if not work.done():
+            over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._one_try.over(over, over)
+            work.add_done_callback(lambda _work: _end(over))
+            await over
+        return work.done()
+
     def _done(self, id: str, work: asyncio.Future[tuple[Part, ...]]) -> None:
         del self._open[id]
         if not work.cancelled():
@@ -130,7 +141,7 @@ class Callback(Door[Opened]):
         return await self._answer(opened, work)
 
     async def _answer(self, opened: Opened, work: asyncio.Future[tuple[Part, ...]]) -> Response:
-        if not await _done_in(work, self._patience.one_try):
+        if not await self._done_in_time(work):
             return Response(status_code=503)
         try:
             parts = work.result()
@@ -140,20 +151,6 @@ class Callback(Door[Opened]):
             log.error("message_not_taken", channel=self.name, error=type(error).__name__)
             return Response(status_code=503)
         return self.reply(opened, parts) or success()
-
-
-async def _done_in(work: asyncio.Future[Any], seconds: float) -> bool:
-    """Wait for that long; the work goes on whatever becomes of who waits."""
-    if not work.done():
-        loop = asyncio.get_running_loop()
-        over: asyncio.Future[None] = loop.create_future()
-        timer = loop.call_later(seconds, _end, over)
-        work.add_done_callback(lambda _work: _end(over))
-        try:
-            await over
-        finally:
-            timer.cancel()
-    return work.done()
 
 
 def _end(over: asyncio.Future[None]) -> None:

@@ -14,6 +14,7 @@ from bot.channels.envelope import Envelope, Fields, text_answer
 from bot.channels.wechat.reading import NAME, read
 from bot.clock import Clock
 from bot.messages import Inbound, Kind, Part
+from bot.watching import Watch
 
 SLOW = 1.5  # seconds after which somebody who waits is shown that we are at it
 SPOKEN = (Kind.TEXT, Kind.PRESS)
@@ -63,18 +64,17 @@ def showing(receive: Receive, typing: Typing, slow: float) -> Receive:
     """`receive`, and a sign of life for whoever waits longer than `slow` seconds."""
     under_way: set[asyncio.Future[None]] = set()
 
-    def begin(openid: str, answer: asyncio.Future[tuple[Part, ...]]) -> None:
-        if not answer.done():
-            sign = asyncio.ensure_future(typing(openid))
-            under_way.add(sign)
-            sign.add_done_callback(under_way.discard)
+    def begin(openid: str) -> None:
+        sign = asyncio.ensure_future(typing(openid))
+        under_way.add(sign)
+        sign.add_done_callback(under_way.discard)
+
+    watch = Watch(slow, begin)
 
     def receiving(inbound: Inbound, seconds: float) -> Awaitable[tuple[Part, ...]]:
         answer = asyncio.ensure_future(receive(inbound, seconds))
         if inbound.kind in SPOKEN:
-            loop = asyncio.get_running_loop()
-            timer = loop.call_later(slow, begin, inbound.sender.user, answer)
-            answer.add_done_callback(lambda _done: timer.cancel())
+            watch.over(answer, inbound.sender.user)
         return answer
 
     return receiving
