@@ -17,8 +17,11 @@ from sqlmodel import col, select
 from bot.app import App, services_for
 from bot.channels.base import Channel
 from bot.channels.wechat.channel import WeChatChannel
+from bot.channels.wecom.bot.url import PATH as BOT_PATH
+from bot.channels.wecom.bot.url import UrlBot
 from bot.channels.wecom.channel import WeComChannel
 from bot.channels.wecom.group.channel import GroupChannel
+from bot.channels.wecom.kf.channel import KfChannel
 from bot.messages import Address, aside, load_reply
 from bot.settings import Settings
 from bot.spool import Spool
@@ -32,6 +35,7 @@ from tests.channels.called import PROMPTLY, SHORT
 from tests.channels.harness import serving
 from tests.channels.on_wechat import WANG, wechat_settings
 from tests.channels.on_wecom import wecom_settings
+from tests.channels.on_wecom_bot import bot_settings
 from tests.cutting import Door
 from tests.emulators.pushing import Push
 from tests.emulators.server import START, Platforms
@@ -332,6 +336,73 @@ async def test_what_is_told_twice_is_taken_in_once(
         push = case.tell(on.platforms)
         await until(lambda: [one.status for one in push.tries] == [200, 200])
         assert case.shown(on) == case.after
+
+
+# What is fetched, said or greeted beside it -------------------------------------------------------
+
+
+async def test_what_is_asked_of_a_smart_bot_is_answered_where_it_said(
+    behind: str, door: Door, tmp_path: Path
+) -> None:
+    async with Platforms() as platforms:
+        bot = platforms.wecom_bot
+        settings = bot_settings(tmp_path, bot.account, platforms.url)
+        settings = settings.model_copy(update={"database_url": behind})
+        app = installed(
+            settings,
+            platforms,
+            tmp_path / "spool",
+            UrlBot(settings, platforms.clock, timeout=SHORT),
+        )
+        async with serving(app) as url:
+            bot.hire(WANG)
+            bot.connect(f"{url}{BOT_PATH}")
+            on = On(platforms, app, door, tmp_path / "spool")
+            door.shut()
+            push = bot.say(WANG, "菜单")
+            await until(lambda: push.tries and push.tries[0].status == 200)
+            assert on.spool.depth == 2
+            door.open()
+            await on.taken_in()
+            await app.delivery.until_idle()
+            assert [one.state for one in on.all(Outbox)] == [State.SENT]
+            assert "登记" in bot.offered(WANG)
+
+
+async def test_what_waits_at_the_platform_is_fetched_when_the_database_is_back(
+    behind: str, door: Door, tmp_path: Path
+) -> None:
+    async with Platforms() as platforms:
+        wecom, kf = platforms.wecom, platforms.wecom_kf
+        settings = wecom_settings(
+            tmp_path, wecom.corporation, f"{platforms.url}/qy", channels="wecom_kf"
+        ).model_copy(update={"database_url": behind})
+        channel = KfChannel(settings, platforms.clock, timeout=SHORT)
+        app = installed(settings, platforms, tmp_path / "spool", channel)
+        async with serving(app) as url:
+            wecom.connect(f"{url}/callback/wecom")
+            kf.find(WANG)
+            on = On(platforms, app, door, tmp_path / "spool")
+            await channel.settled()
+            door.shut()
+            assert await on.answered(kf.say(WANG, "菜单")) == [200]
+            door.open()
+            await until(lambda: [one for one in on.all(Outbox) if one.purpose == "answer"])
+            await app.delivery.until_idle()
+            assert ["回「登记」" in text for text in kf.heard(WANG)] == [True]
+
+
+async def test_a_new_friend_is_greeted_if_the_database_is_back_while_the_code_lives(
+    behind: str, door: Door, tmp_path: Path, logged: list[str]
+) -> None:
+    async with on_wecom(behind, door, tmp_path) as on:
+        door.shut()
+        push = on.platforms.wecom_contact.befriend(OWNER, "wmNew")
+        assert await on.answered(push) == [200]
+        await until(lambda: any("not_greeted" in line for line in logged))
+        assert on.spool.depth == 0
+        door.open()
+        await until(lambda: on.platforms.wecom_contact.greeted)
 
 
 # In order ----------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import JSONResponse, Response
 
 from bot.channels.base import Receive
@@ -19,7 +20,8 @@ from bot.channels.wecom.bot.memory import Memory
 from bot.channels.wecom.bot.reading import NAME, Event, Pressed, Refresh, Told, address_of, read
 from bot.channels.wecom.bot.words import AGAIN, LOST, REFUSED, pressed_card, stream
 from bot.clock import Clock
-from bot.messages import Inbound, Kind, Part
+from bot.messages import Inbound, Kind, Part, aside
+from storage.db import away
 
 WAIT = "正在办理，请稍候……"
 STILL = "还没有办好，办好后会再告诉您。"
@@ -153,7 +155,13 @@ class BotDoor(Door[Call]):
     async def _keep_url(self, told: Told) -> None:
         """Only addresses of the platform itself: nothing we say goes anywhere else."""
         if told.answer_url.startswith(f"{self._base}/"):
-            await asyncio.to_thread(self._memory.keep_url, told.where, told.answer_url)
+            try:
+                await asyncio.to_thread(self._memory.keep_url, told.where, told.answer_url)
+            except SQLAlchemyError as error:
+                if not away(error):
+                    raise
+                later = aside(told.where, {"url": told.answer_url}, told.inbound.received_at)
+                await self._receive(later, self._patience.all_tries)
         elif told.answer_url:
             log.warning("answer_url_elsewhere", channel=NAME)
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from sqlalchemy import Connection
+
 from bot.channels.wecom.bot.reading import Pressed
 from bot.channels.wecom.bot.words import OPTIONS, choice_card, short_key
 from bot.clock import Clock
@@ -70,16 +72,13 @@ class Memory:
 
     def keep_url(self, where: Address, url: str, until: datetime | None = None) -> None:
         """Remember where one later answer may be given."""
-        now = self._clock.now()
         with self.services.database.transaction() as connection:
-            answer_urls.keep_answer_url(
-                connection,
-                self.services.keys.digest(url),
-                self._owner(where),
-                url,
-                now,
-                until or now + URL_LIFE,
-            )
+            self.write_url(connection, where, url, until or self._clock.now() + URL_LIFE)
+
+    def write_url(self, connection: Connection, where: Address, url: str, until: datetime) -> None:
+        """The same in somebody's transaction."""
+        id, now = self.services.keys.digest(url), self._clock.now()
+        answer_urls.keep_answer_url(connection, id, self._owner(where), url, now, until)
 
     def take_url(self, where: Address) -> tuple[str, datetime] | None:
         """One of them, and until when it is good; nobody else is given it."""

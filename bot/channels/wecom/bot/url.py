@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -16,12 +17,12 @@ from bot.channels.callback import Patience
 from bot.channels.calls import TIMEOUT, Caller
 from bot.channels.envelope import Envelope
 from bot.channels.wecom.bot.door import BotDoor
-from bot.channels.wecom.bot.memory import Memory, new_key
+from bot.channels.wecom.bot.memory import URL_LIFE, Memory, new_key
 from bot.channels.wecom.bot.reading import GROUP, NAME
 from bot.channels.wecom.bot.words import WORDS, markdown
 from bot.channels.wecom.reaching import reachable
 from bot.clock import Clock
-from bot.context import ChannelFacts, Services
+from bot.context import ChannelFacts, Context, Services
 from bot.errors import SendError
 from bot.messages import Address, Kind, Part
 from bot.settings import Settings
@@ -113,6 +114,12 @@ class UrlBot:
             memory=self._memory,
         )
         return (Route(PATH, door, methods=["GET", "POST"]),)
+
+    def note(self, context: Context) -> None:
+        """Remember where an answer may be given, told when the tables could not be written."""
+        told = context.inbound
+        until = told.received_at + URL_LIFE
+        self._memory.write_url(context.connection, told.sender, json.loads(told.text)["url"], until)
 
     async def run(self, receive: Receive) -> None:
         """Nothing to keep alive."""

@@ -164,6 +164,8 @@ class GroupChannel:
                 log.warning("not_greeted", channel=NAME, detail=error.detail or error.reason)
                 if error.permanent or error.stop_channel:
                     return
+            except Exception as error:  # noqa: BLE001  # asked for the words again, while there is time
+                log.warning("not_greeted", channel=NAME, detail=type(error).__name__)
             else:
                 return
             await asyncio.sleep(PAUSE)
