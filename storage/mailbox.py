@@ -9,6 +9,8 @@ acknowledgement is `unknown`: it is never sent again blindly.
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import cache
+from itertools import chain
 from math import inf
 from time import monotonic
 from typing import Any, NamedTuple
@@ -584,25 +586,43 @@ class Outcome(NamedTuple):
     tried: bool = False
 
 
-_ACK_SQLITE = (
-    "UPDATE outbox SET state = :state, reason = :reason, attempts = :attempts, "
-    "parts_sent = :parts_sent, not_before = coalesce(:not_before, not_before), "
-    "sent_at = :sent_at, provider_id = :provider_id, body_hash = :body_hash, "
-    "tried_at = CASE WHEN :tried THEN tried_at END "
-    "WHERE id = :id AND owner = :owner AND state IN ('sending', 'unknown')"
-)
-# All rows in one statement: one by one each would cost the server as much again. And in one
-# parameter: eleven lists would be put together value by value.
-_ACK_POSTGRESQL = (
+_DONE = {
+    "id": "bigint",
+    "state": "text",
+    "reason": "text",
+    "attempts": "int",
+    "parts_sent": "int",
+    "not_before": "bigint",
+    "sent_at": "bigint",
+    "provider_id": "text",
+    "body_hash": "text",
+    "tried": "bool",
+}
+"""What an acknowledgement holds of a row, and as what."""
+
+# All rows in one statement: for each one of its own the server would do as much again, and on
+# SQLite the interpreter would change hands. `|| ''` hides the state from the planner, which would
+# rather read all that is in flight than look up the ids.
+_ACK = (
     "UPDATE outbox SET state = done.state, reason = done.reason, attempts = done.attempts, "
     "parts_sent = done.parts_sent, not_before = coalesce(done.not_before, outbox.not_before), "
     "sent_at = done.sent_at, provider_id = done.provider_id, body_hash = done.body_hash, "
     "tried_at = CASE WHEN done.tried THEN outbox.tried_at END "
-    "FROM json_to_recordset(?) AS done(state text, reason text, attempts int, parts_sent int, "
-    "not_before bigint, sent_at bigint, provider_id text, body_hash text, tried bool, id bigint, "
-    "owner text) WHERE outbox.id = done.id AND outbox.owner = done.owner "
+    "FROM {done} WHERE outbox.id = done.id AND outbox.owner = ? "
     "AND outbox.state || '' IN ('sending', 'unknown')"
 )
+# One parameter for all: PostgreSQL's driver would put longer lists together value by value.
+_ACK_POSTGRESQL = _ACK.format(
+    done=f"json_to_recordset(?) AS done({', '.join(map(' '.join, _DONE.items()))})"
+)
+
+
+@cache
+def _ack_sqlite(count: int) -> str:
+    row = f"({', '.join('?' for _ in _DONE)})"
+    rows = ", ".join(row for _ in range(count))
+    return f"WITH done({', '.join(_DONE)}) AS (VALUES {rows}) " + _ACK.format(done="done")
+
 
 GONE = ("blocked", "unreachable")
 """Reasons of a failure after which an address is not tried again until its owner speaks."""
@@ -624,25 +644,25 @@ def acknowledge(connection: Connection, worker: str, outcomes: Iterable[Outcome]
     if not done:
         return
     rows = [
-        {
-            "state": str(one.state),
-            "reason": one.reason,
-            "attempts": one.attempts,
-            "parts_sent": one.parts_sent,
-            "not_before": one.not_before and to_millis(one.not_before),
-            "sent_at": one.sent_at and to_millis(one.sent_at),
-            "provider_id": one.provider_id,
-            "body_hash": one.body_hash,
-            "tried": one.tried,
-            "id": one.id,
-            "owner": worker,
-        }
+        (
+            one.id,
+            str(one.state),
+            one.reason,
+            one.attempts,
+            one.parts_sent,
+            one.not_before and to_millis(one.not_before),
+            one.sent_at and to_millis(one.sent_at),
+            one.provider_id,
+            one.body_hash,
+            one.tried,
+        )
         for one in done
     ]
     if connection.dialect.name == "sqlite":
-        execute(connection, _ACK_SQLITE, rows)
+        execute(connection, _ack_sqlite(len(rows)), (*chain.from_iterable(rows), worker))
     else:
-        execute(connection, _ACK_POSTGRESQL, (json.dumps(rows),))
+        named = json.dumps([dict(zip(_DONE, row, strict=True)) for row in rows])
+        execute(connection, _ACK_POSTGRESQL, (named, worker))
     lost = [{"lost": one.id} for one in done if one.state is State.FAILED and one.reason in GONE]
     if lost:
         connection.execute(_LOSE_CONTACT, lost)
