@@ -22,7 +22,7 @@ from bot.channels.wecom.bot.url import UrlBot
 from bot.channels.wecom.channel import WeComChannel
 from bot.channels.wecom.group.channel import GroupChannel
 from bot.channels.wecom.kf.channel import KfChannel
-from bot.messages import Address, aside, load_reply
+from bot.messages import Address, Inbound, aside, load_reply
 from bot.settings import Settings
 from bot.spool import Spool
 from storage import customer_groups
@@ -486,6 +486,17 @@ def write_down(on: On) -> None:
         session.add(found)
 
 
+def agreement(on: On, number: int) -> Inbound:
+    """王小雁 agrees to one more letter, as the platform tells it."""
+    item = {"TemplateId": LETTERS, "SubscribeStatusString": "accept"}
+    told = {
+        "CreateTime": f"{number}",
+        "Event": "subscribe_msg_popup_event",
+        "SubscribeMsgPopupEvent": {"List": item},
+    }
+    return aside(Address("wechat", on.app.services.settings.wechat_app_id, WANG), told, START)
+
+
 # What cannot be taken in -------------------------------------------------------------------------
 
 
@@ -493,8 +504,7 @@ async def test_what_can_never_be_taken_in_stops_nothing_behind_it(
     behind: str, door: Door, tmp_path: Path, logged: list[str]
 ) -> None:
     async with on_wechat(behind, door, tmp_path) as on:
-        account = on.app.services.settings.wechat_app_id
-        spoilt = replace(aside(Address("wechat", account, WANG), {}, START), text="[]")
+        spoilt = replace(agreement(on, 1), text="[]")
         door.shut()
         assert await on.app.receive(spoilt, 5) == ()
         on.spool.keep([aside(Address("gone", "", ""), {}, START)])
@@ -504,6 +514,34 @@ async def test_what_can_never_be_taken_in_stops_nothing_behind_it(
         await on.taken_in()
         assert sum("handler_failed" in line for line in logged) == 1
         assert sum("spool_given_up" in line for line in logged) == 1
+
+
+async def test_a_mistake_over_an_aside_is_answered_by_nothing(
+    behind: str, door: Door, tmp_path: Path, logged: list[str]
+) -> None:
+    async with on_wechat(behind, door, tmp_path) as on:
+        spoilt = replace(agreement(on, 1), text="[]")
+        assert await on.app.receive(spoilt, 5) == ()
+        assert sum("handler_failed" in line for line in logged) == 1
+
+
+async def test_a_connection_cut_at_any_byte_loses_and_doubles_no_aside(
+    behind: str, door: Door, tmp_path: Path
+) -> None:
+    async with on_wechat(behind, door, tmp_path) as on:
+        hear = on.app.dispatcher.handle
+        before = (door.up, door.down)
+        assert hear(agreement(on, 0)) == ()
+        sizes = {False: door.up - before[0], True: door.down - before[1]}
+        number = 0
+        for down, size in sizes.items():
+            for at in range(0, size, size // 12):
+                number += 1
+                door.cut(at, down=down)
+                assert hear(agreement(on, number)) == ()
+        assert door.cuts > 15
+        door.open()
+        assert grants(on) == {DUTIES: 1, LETTERS: number + 2}
 
 
 async def test_a_full_spool_has_the_platform_tell_again(
@@ -525,12 +563,9 @@ async def test_a_database_that_hangs_leaves_no_aside_without_a_place(
     behind: str, door: Door, tmp_path: Path
 ) -> None:
     async with on_wechat(behind, door, tmp_path) as on:
-        account = on.app.services.settings.wechat_app_id
-        item = {"TemplateId": LETTERS, "SubscribeStatusString": "accept"}
-        told = {"Event": "subscribe_msg_popup_event", "SubscribeMsgPopupEvent": {"List": item}}
         door.jam()
         with pytest.raises(TimeoutError):
-            await on.app.receive(aside(Address("wechat", account, WANG), told, START), 0.2)
+            await on.app.receive(agreement(on, 1), 0.2)
         assert on.spool.depth == 1
         door.open()
         await on.taken_in()
