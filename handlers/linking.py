@@ -239,7 +239,9 @@ def _which_file(asking: Asking) -> str:
     )
 
 
-def _last_word(word: str) -> "Callable[[str, Asking], bool | Miss]":
+def _last_word(word: str, before: "Callable[[Asking], str]", asks: str = "确定") -> Ask:
+    """A question to which only this very word says yes."""
+
     def read(text: str, _asking: Asking) -> "bool | Miss":
         said = tidy(text).strip("「」“”。.")
         if said == word:
@@ -248,7 +250,13 @@ def _last_word(word: str) -> "Callable[[str, Asking], bool | Miss]":
             return False
         return Miss(f"请原样回「{word}」，不办请回「{LEAVE_IT}」。")
 
-    return read
+    return Ask(
+        "确认",
+        lambda asking: f"{before(asking)}{asks}请回「{word}」，不办请回「{LEAVE_IT}」。",
+        read,
+        options=(word, LEAVE_IT),
+        verbatim=True,
+    )
 
 
 class LinkForm(Form, name="link_accounts", label="账号关联"):
@@ -269,15 +277,10 @@ class LinkForm(Form, name="link_accounts", label="账号关联"):
     ] = None
     agreed: Annotated[
         bool,
-        Ask(
-            "确认",
-            lambda asking: (
-                ("" if asking.facts["files"] else f"{asking.facts['card']}\n")
-                + f"同意请回「{AGREE}」，不办请回「{LEAVE_IT}」。"
-            ),
-            _last_word(AGREE),
-            options=(AGREE, LEAVE_IT),
-            verbatim=True,
+        _last_word(
+            AGREE,
+            lambda asking: "" if asking.facts["files"] else f"{asking.facts['card']}\n",
+            asks="同意",
         ),
     ]
 
@@ -481,18 +484,14 @@ class PartForm(Form, name="part_accounts", label="取消关联"):
 
     agreed: Annotated[
         bool,
-        Ask(
-            "确认",
+        _last_word(
+            PART,
             lambda asking: (
                 f"取消{asking.facts['at']}的关联：并进来的账号重新成为另一个人，"
                 "它带来的档案、角色、报名、没填完的表跟它回去。\n"
                 "分不回去的：关联之后说过、办过的事留在原来的档案；"
                 "合并时舍掉的档案、较早的草稿和回执；两边停订的照旧停订。\n"
-                f"确定请回「{PART}」，不办请回「{LEAVE_IT}」。"
             ),
-            _last_word(PART),
-            options=(PART, LEAVE_IT),
-            verbatim=True,
         ),
     ]
 
@@ -615,16 +614,12 @@ class GiveUpForm(Form, name="give_up_channel", label="解除渠道"):
 
     agreed: Annotated[
         bool,
-        Ask(
-            "确认",
+        _last_word(
+            GIVE_UP,
             lambda asking: (
                 f"解除后，{asking.facts['label']}的这个账号就是一个新来的人，"
                 "看不到您的档案，也不再收到给您的信；档案和角色留在其余渠道。\n"
-                f"确定请回「{GIVE_UP}」，不办请回「{LEAVE_IT}」。"
             ),
-            _last_word(GIVE_UP),
-            options=(GIVE_UP, LEAVE_IT),
-            verbatim=True,
         ),
     ]
 
