@@ -1,8 +1,9 @@
-"""The real try for `hongyan check`: the app's token, its state, who sees it, and its address."""
+"""The real try for `hongyan check`: the app's token, its state, who sees it, its address, and what
+it may ask of the platform."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from bot.channels.base import Finding
 from bot.channels.envelope import Envelope
@@ -27,6 +28,26 @@ async def probe(
         *await _app(api, settings.wecom_agent_id),
         await reachable(CALLBACK, where, settings.public_url, PATH, envelope, clock),
     ]
+
+
+async def allowed(
+    lacking: Sequence[str],
+    what: str,
+    where: str,
+    ask: Callable[[], Awaitable[Sequence[str]]],
+) -> tuple[Sequence[str], Finding | None]:
+    """What the platform answers; or what is missing, in the settings or, on the page `where` of the
+    console, of the app's rights."""
+    if lacking:
+        return (), Finding(False, "设置", "；".join(lacking))
+    try:
+        return await ask(), None
+    except SendError as error:
+        advice = (
+            f"{error.detail or error.reason}。请在管理后台「{where}→API→可调用接口的应用」"
+            "勾选本应用"
+        )
+        return (), Finding(False, f"{what}接口", advice)
 
 
 async def _app(api: WeComApi, agent_id: str) -> Sequence[Finding]:

@@ -32,6 +32,7 @@ from bot.channels.wecom.group.reading import (
 )
 from bot.channels.wecom.group.tasks import LOOK, TaskKeeper
 from bot.channels.wecom.group.wire import GroupWire
+from bot.channels.wecom.probing import allowed
 from bot.clock import Clock
 from bot.context import ChannelFacts, Context, Services
 from bot.errors import SendError
@@ -316,17 +317,11 @@ class GroupChannel:
 
     async def probe(self) -> Sequence[Finding]:
         """Rights, groups, what is left of the month, and whether people can be recognised."""
-        lacking = self.check()
-        if lacking:
-            return [Finding(False, "设置", "；".join(lacking))]
-        try:
-            chats = await self._wire.groups()
-        except SendError as error:
-            advice = (
-                f"{error.detail or error.reason}。请在管理后台「客户与上下游→客户联系→API→"
-                "可调用接口的应用」勾选本应用"
-            )
-            return [Finding(False, "客户联系接口", advice)]
+        chats, trouble = await allowed(
+            self.check(), "客户联系", "客户与上下游→客户联系", self._wire.groups
+        )
+        if trouble is not None:
+            return [trouble]
         if not chats:
             advice = "请让群主在企业微信里新建客户群，并在「客户联系→权限配置」给群主开通"
             return [Finding(False, "客户群", advice)]

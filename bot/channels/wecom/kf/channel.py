@@ -39,6 +39,7 @@ from bot.channels.wecom.kf.reading import (
     read,
 )
 from bot.channels.wecom.kf.wire import NOT_OURS_TO_LEAD, KfWire, words
+from bot.channels.wecom.probing import allowed
 from bot.clock import Clock
 from bot.context import ChannelFacts, Services
 from bot.errors import SendError
@@ -462,17 +463,9 @@ class KfChannel:
 
     async def probe(self) -> Sequence[Finding]:
         """Token, accounts, and whether anybody would take a conversation."""
-        lacking = self.check()
-        if lacking:
-            return [Finding(False, "设置", "；".join(lacking))]
-        try:
-            accounts = await self._wire.accounts()
-        except SendError as error:
-            advice = (
-                f"{error.detail or error.reason}。请在管理后台「微信客服→API→可调用接口的应用」"
-                "勾选本应用"
-            )
-            return [Finding(False, "微信客服接口", advice)]
+        accounts, trouble = await allowed(self.check(), "微信客服", "微信客服", self._wire.accounts)
+        if trouble is not None:
+            return [trouble]
         if not accounts:
             advice = "请在「微信客服→客服账号」新建账号，并在「API」里交给本应用管理"
             return [Finding(False, "客服账号", advice)]
