@@ -26,7 +26,8 @@ class SystemClock:
     """The machine's own clock."""
 
     def now(self) -> datetime:
-        return _whole_millis(datetime.now(UTC))
+        # Asked for every message: whole milliseconds from the start are cheaper than cut ones.
+        return datetime.fromtimestamp(time.time_ns() // 1_000_000 / 1000, UTC)
 
 
 def _wall() -> datetime:

@@ -93,7 +93,7 @@ class _Clerk:
     def __init__(self, name: str, database: Database) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._kept = Kept(database)
-        self.transaction = self._kept.transaction
+        self.transaction, self.unhurried = self._kept.transaction, self._kept.unhurried
 
     async def does(self, work: Callable[..., T], *arguments: object) -> T:
         """Have something done there."""
@@ -333,7 +333,8 @@ class Delivery:
         began, now = monotonic(), self.services.clock.now()
         lead = round(1000 * (self._claiming_takes.seconds + self._gating_takes.seconds))
         rows: list[Claimed] = []
-        with self._claims.transaction() as connection:
+        # What was claimed and forgotten waits again, as if we had never claimed it.
+        with self._claims.unhurried() as connection:
             for lane in mailbox.due_lanes(connection, now):
                 name = channel_of(lane)
                 channel = self.channels.get(name)

@@ -249,7 +249,9 @@ def load_reply(text: str) -> Reply:
     """The inverse of `dump_reply`."""
     return Reply(
         tuple(
-            Part(
+            Part(row["t"])
+            if len(row) == 1  # as most are
+            else Part(
                 row["t"],
                 tuple(Choice(label, value) for label, value in row.get("c", ())),
                 Link(*row["l"]) if "l" in row else None,

@@ -151,23 +151,47 @@ class Kept:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._connection: Connection | None = None
+        self._kept: Connection | None = None
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """A writing transaction: committed at the end, rolled back on any exception."""
-        if self._connection is None:
-            made = self._database.engine.connect()
-            self._connection = made.execution_options(hongyan_writes=True)
-        with self._database.turn, self._connection.begin():
-            yield self._connection
+        with self._database.turn, self._connection().begin():
+            yield self._connection()
         self._database.committed()
+
+    @contextmanager
+    def unhurried(self) -> Iterator[Connection]:
+        """The same for what may be forgotten if the machine stops: its end waits for no disk.
+
+        What anybody commits later is never on the disk without it.
+        """
+        with self._database.turn:
+            self._wait_for_disk("NORMAL")
+            try:
+                with self.transaction() as connection:
+                    if not self._database.sqlite:
+                        connection.execute(text("SET LOCAL synchronous_commit TO off"))
+                    yield connection
+            finally:
+                self._wait_for_disk("FULL")
+
+    def _wait_for_disk(self, how: str) -> None:
+        if self._database.sqlite:  # not to be said within a transaction
+            driver: Any = self._connection().connection.dbapi_connection
+            driver.execute(f"PRAGMA synchronous={how}")
+
+    def _connection(self) -> Connection:
+        if self._kept is None:
+            made = self._database.engine.connect()
+            self._kept = made.execution_options(hongyan_writes=True)
+        return self._kept
 
     def close(self) -> None:
         """Give it back; the next transaction takes another."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
 
 
 def away(error: BaseException) -> bool:
