@@ -147,7 +147,7 @@ class Database:
 
 class Kept:
     """A connection that is not given back between transactions: taking and returning one costs as
-    much as a short transaction itself. One that was lost is made anew by the next transaction."""
+    much as a short transaction itself."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -156,8 +156,16 @@ class Kept:
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """A writing transaction: committed at the end, rolled back on any exception."""
-        with self._database.turn, self._connection().begin():
-            yield self._connection()
+        with self._database.turn:
+            try:
+                with self._connection().begin():
+                    yield self._connection()
+            except BaseException:
+                # A COMMIT that failed may have left it in the middle: nobody is to have it again.
+                if self._kept is not None:
+                    self._kept.invalidate()
+                self.close()
+                raise
         self._database.committed()
 
     @contextmanager
@@ -174,7 +182,7 @@ class Kept:
                         connection.execute(text("SET LOCAL synchronous_commit TO off"))
                     yield connection
             finally:
-                self._wait_for_disk("FULL")
+                self._wait_for_disk("FULL")  # the same one, or a new one that does anyway
 
     def _wait_for_disk(self, how: str) -> None:
         if self._database.sqlite:  # not to be said within a transaction
