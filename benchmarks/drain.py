@@ -30,7 +30,7 @@ from handlers.place import PLACES
 from handlers.roles import POLICY
 from storage.columns import KeyRing, to_millis
 from storage.db import Database
-from storage.mailbox import ensure_lane
+from storage.lanes import ensure_lane
 from tests.world import MemoryChannel
 
 KEYS = "k1:0123456789abcdef0123456789abcdef"

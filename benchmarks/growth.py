@@ -34,9 +34,10 @@ from bot.dispatch import Dispatcher
 from bot.messages import Address, Inbound
 from bot.settings import demo_settings
 from schedules.retention import BATCH as FORGOTTEN
-from storage import lanes, mailbox, upkeep
+from storage import claims, gate, lanes, mailbox, overview, upkeep
 from storage.columns import from_millis, to_millis
-from storage.mailbox import INBOX, TABLE, Outcome
+from storage.gate import Outcome
+from storage.mailbox import INBOX, TABLE
 from storage.states import State
 from tests.laying import lay_tables
 from tests.postgres import FLEETING, running_server
@@ -236,15 +237,15 @@ class Ledger:
         campaign = self._queue(ROUNDS * BATCH)
         spent = {name: Spent() for name in ("claim", "gate", "ack")}
         for _ in range(ROUNDS):
-            rows = self._timed(spent["claim"], mailbox.claim, LANE, "w1", NOW, BATCH)
+            rows = self._timed(spent["claim"], claims.claim, LANE, "w1", NOW, BATCH)
             ids = [row.id for row in rows]
             assert len(ids) == BATCH
-            passed = self._timed(spent["gate"], mailbox.gate, ids, "w1", NOW)
+            passed = self._timed(spent["gate"], gate.gate, ids, "w1", NOW)
             assert passed == set(ids)
             outcomes = [Outcome(id, State.SENT, sent_at=NOW, provider_id=f"n{id}") for id in ids]
-            self._timed(spent["ack"], mailbox.acknowledge, "w1", outcomes)
+            self._timed(spent["ack"], gate.acknowledge, "w1", outcomes)
         with self.database.reading() as session:
-            counts = mailbox.progress(session.connection(), campaign)
+            counts = overview.progress(session.connection(), campaign)
         assert counts == {(State.SENT, ""): ROUNDS * BATCH}
         return _told(spent)
 
@@ -300,7 +301,7 @@ class Ledger:
             assert parts[0].text.startswith("档案号：HY-")
         for campaign in range(self.letters, max(self.letters - RECEIPTS, 0), -1):
             with self._watched(spent["receipt"]), self.database.reading() as session:
-                counts = mailbox.progress(session.connection(), campaign)
+                counts = overview.progress(session.connection(), campaign)
             assert sum(counts.values()) == LETTER * 4 // 5
         return _told(spent)
 

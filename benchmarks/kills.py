@@ -23,7 +23,8 @@ from benchmarks import letter
 from benchmarks.figures import Figure, note
 from benchmarks.warm import Nest
 from bot.context import Services
-from storage.mailbox import OPEN, TABLE, State
+from storage.mailbox import TABLE
+from storage.states import OPEN, State
 from tests.emulators.clock import VirtualClock
 from tests.emulators.faults import When
 from tests.emulators.server import Platforms

@@ -19,7 +19,7 @@ from bot.app import tune_interpreter
 from bot.context import ChannelFacts, new_row
 from bot.delivery import Delivery
 from bot.messages import Address, Part
-from storage import mailbox
+from storage import mailbox, overview
 from tests.bare import NOON, Bare
 from tests.world import MemoryChannel
 
@@ -111,7 +111,7 @@ def trial(rows: int, channels: Mapping[str, ChannelFacts]) -> tuple[list[float],
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             waits = runner.run(measured(bare, sink))
         with bare.database.engine.connect() as connection:
-            left = sum(mailbox.owed(connection, NOON).values())
+            left = sum(overview.owed(connection, NOON).values())
         bare.close()
     return waits, left
 

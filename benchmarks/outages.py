@@ -37,8 +37,9 @@ from bot.messages import Address, Inbound, Reply, say
 from bot.settings import demo_settings
 from bot.spool import spooled
 from storage.db import Database
-from storage.mailbox import OPEN, TABLE, Inbox, State
+from storage.mailbox import TABLE, Inbox
 from storage.sequences import next_number
+from storage.states import OPEN, State
 from tests.bare import Bare
 from tests.channels.harness import catalog
 from tests.cutting import Door

@@ -24,7 +24,7 @@ from bot.delivery import Delivery
 from bot.ladder import Asked
 from bot.messages import Address, Part
 from handlers.purposes import LETTER
-from storage import mailbox
+from storage import gate, mailbox
 from storage.campaigns import Campaign, CampaignState
 from tests.bare import NOON, Bare
 from tests.postgres import FLEETING, running_server
@@ -119,7 +119,7 @@ def say_word(bare: Bare, word: str, number: int) -> tuple[float, float, set[int]
         campaign = session.get_one(Campaign, number)
         campaign.state = WORDS[word]
         session.flush()
-        mailbox.fence(session.connection(), number)
+        gate.fence(session.connection(), number)
         planning.settle(bare.services, session, campaign, ASKED)
         found = session.execute(text("SELECT id FROM outbox WHERE state = 'sending'"))
         sending = {row.id for row in found}

@@ -38,11 +38,12 @@ from bot.settings import demo_settings
 from storage.columns import KeyRing
 from storage.db import Database
 from storage.events import Rsvp
-from storage.mailbox import TABLE, Inbox, State
+from storage.mailbox import TABLE, Inbox
 from storage.organisation import FieldTeam, TeamMember, Unit
 from storage.people import Contact, Grant, Person
 from storage.profiles import MemberProfile
 from storage.reports import Report
+from storage.states import State
 from storage.tables import METADATA
 from tests.people import GIVEN, SURNAMES
 from tests.world import KEYS, OFFICE

@@ -33,7 +33,7 @@ from bot.logs import Redactor
 from bot.settings import PREFIX, Settings
 from bot.web import GONE
 from storage.columns import EncryptedText, from_millis
-from storage.mailbox import database_millis
+from storage.driver import database_millis
 from storage.tables import METADATA
 
 PATIENCE = 20.0  # seconds for one channel, which may ask its platform several things

@@ -19,8 +19,8 @@ from bot.messages import Address, Inbound, Kind, Reply, dump_reply
 from storage.audit import AuditEntry
 from storage.columns import KeyRing
 from storage.db import Database
-from storage.mailbox import State
 from storage.people import Contact, Person, Role, contact_of, grants_of, has_consent
+from storage.states import State
 
 if TYPE_CHECKING:
     from bot.boundary import Boundary

@@ -30,9 +30,12 @@ from bot.context import Services
 from bot.errors import SendError
 from bot.messages import Address
 from bot.wording import Ready, Wording
-from storage import mailbox
+from storage import claims, gate, steering
+from storage.claims import Claimed
 from storage.db import Database, Kept
-from storage.mailbox import Claimed, Outcome, State
+from storage.gate import Outcome
+from storage.lanes import block_lane, ensure_lane
+from storage.states import State
 
 IN_FLIGHT = 64
 AHEAD = 4  # leases held for each call slot, so that calls need not run in lock-step
@@ -253,13 +256,11 @@ class Delivery:
                     gap = facts.live_gap_ms if urgent else facts.bulk_gap_ms
                     lane = facts.lane(urgent=urgent)
                     known = round(facts.known_for / timedelta(milliseconds=1))
-                    mailbox.ensure_lane(
-                        connection, lane, 0 if urgent else 9, gap, facts.burst, known
-                    )
-            mailbox.beat(connection, self.worker)
-            mailbox.sweep(connection, self.worker, self._ttl, alone=self._alone)
+                    ensure_lane(connection, lane, 0 if urgent else 9, gap, facts.burst, known)
+            claims.beat(connection, self.worker)
+            claims.sweep(connection, self.worker, self._ttl, alone=self._alone)
             self._told = self.services.clock.now()
-            mailbox.wind_back(connection, self._told)
+            claims.wind_back(connection, self._told)
 
     async def _round(self) -> bool:
         """Claim, gate and start what there is room for; True if anything moved."""
@@ -284,14 +285,14 @@ class Delivery:
 
     def _beat(self, known: Sequence[int], now: float) -> None:
         with self._claims.transaction() as connection:
-            mailbox.beat(connection, self.worker)
-            mailbox.release_unknown(connection, self.worker, known)
+            claims.beat(connection, self.worker)
+            claims.release_unknown(connection, self.worker, known)
             before, self._told = self._told, self.services.clock.now()
             if self._told < before - JUMP:
-                log.warning("clock_set_back", rows=mailbox.wind_back(connection, self._told))
-            living = self._living(mailbox.beats(connection), now)
-            mailbox.sweep(connection, self.worker, self._ttl, alone=False, living=living)
-            mailbox.expire_overdue(connection, self.services.clock.now())
+                log.warning("clock_set_back", rows=claims.wind_back(connection, self._told))
+            living = self._living(claims.beats(connection), now)
+            claims.sweep(connection, self.worker, self._ttl, alone=False, living=living)
+            steering.expire_overdue(connection, self.services.clock.now())
 
     def _living(self, beats: Mapping[str, int], now: float) -> list[str]:
         """Those whose beat has changed of late, by our own clock that never jumps."""
@@ -335,14 +336,14 @@ class Delivery:
         rows: list[Claimed] = []
         # What was claimed and forgotten waits again, as if we had never claimed it.
         with self._claims.unhurried() as connection:
-            for lane in mailbox.due_lanes(connection, now):
+            for lane in claims.due_lanes(connection, now):
                 name = channel_of(lane)
                 channel = self.channels.get(name)
                 if channel is None or (isinstance(channel, Exclusive) and not channel.may_speak()):
                     continue
                 spare = free if lane.endswith(":live") else free - RESERVED
                 spare -= len(rows)
-                rows += mailbox.claim(connection, lane, self.worker, now, spare, lead_ms=lead)
+                rows += claims.claim(connection, lane, self.worker, now, spare, lead_ms=lead)
         ready = self._wording.render(rows)
         self._claiming_takes.note(monotonic() - began)
         return ready
@@ -458,15 +459,15 @@ class Delivery:
         ids = [ready.row.id for ready in ripe]
         with self._ledger.transaction() as connection:
             if ids:
-                mailbox.wait_at_fences(connection, ids)
-            mailbox.acknowledge(connection, self.worker, outcomes)
+                gate.wait_at_fences(connection, ids)
+            gate.acknowledge(connection, self.worker, outcomes)
             if doubtful:
                 tried = [id for id, before in doubtful.items() if before]
-                mailbox.take_back(connection, self.worker, list(doubtful), tried)
+                gate.take_back(connection, self.worker, list(doubtful), tried)
             if returned:
-                mailbox.release(connection, self.worker, returned)
+                claims.release(connection, self.worker, returned)
             for morning, asleep in sleepers.items():
-                mailbox.put_off(connection, self.worker, asleep, morning)
+                claims.put_off(connection, self.worker, asleep, morning)
             if not ids:
                 return _Leave()
             now = self.services.clock.now()
@@ -475,9 +476,9 @@ class Delivery:
                 for ready in ripe
                 if ready.row.windowed and self._can_be_told(ready.row)
             ]
-            noticed = mailbox.gate_beyond(connection, ids, tellable, self.worker, now)
+            noticed = gate.gate_beyond(connection, ids, tellable, self.worker, now)
             rest = [id for id in ids if id not in noticed]
-            passed = mailbox.gate(connection, rest, self.worker, now) if rest else set()
+            passed = gate.gate(connection, rest, self.worker, now) if rest else set()
             in_turn = self._take_turns(connection, [r.row for r in ripe if r.row.id in passed])
             return _Leave(frozenset(passed), frozenset(noticed), in_turn)
 
@@ -650,7 +651,7 @@ class Delivery:
         if error.stop_channel:
             log.error("channel_stopped", lane=lane, reason=error.reason, detail=error.detail)
         with self._claims.transaction() as connection:
-            mailbox.block_lane(connection, lane, seconds)
+            block_lane(connection, lane, seconds)
             if error.stop_channel:
                 trouble = f"发不出消息：{error.detail or error.reason}"
                 call_for_help(self.services, connection, lane.partition(":")[0], trouble)
@@ -682,7 +683,7 @@ class Delivery:
 
     def _give_back(self, ids: Sequence[int]) -> None:
         with self._claims.transaction() as connection:
-            mailbox.release(connection, self.worker, ids)
+            claims.release(connection, self.worker, ids)
 
 
 def channel_of(lane: str) -> str:

@@ -52,7 +52,7 @@ from bot.personal_numbers import reaches_somebody, scrub
 from bot.purposes import ANSWER, TROUBLE
 from bot.spool import Spool
 from bot.text import merged, shape
-from storage import mailbox
+from storage import mailbox, overview
 from storage.db import away
 from storage.dialogs import answered_last
 from storage.hotpath import HotPath
@@ -562,7 +562,7 @@ class Dispatcher:
         # What is fetched late was said before: its platform has counted since then.
         said = min(context.now, inbound.received_at)
         if facts.windowed and said < context.now - LATE:
-            sent = mailbox.bubbles_since(context.connection, str(inbound.sender), said)
+            sent = overview.bubbles_since(context.connection, str(inbound.sender), said)
             left = max(0, left - sent)
         written.windows.append((context.contact_id, said + span, left, context.now))
         if facts.windowed:

@@ -12,9 +12,12 @@ from bot.clock import show_time
 from bot.commands import Retention
 from bot.context import Services
 from bot.metrics import figures
+from storage.claims import Worker
 from storage.columns import from_millis
-from storage.mailbox import STATE_WORDS, Lane, State, Worker, database_millis
+from storage.driver import database_millis
+from storage.lanes import Lane
 from storage.people import ConsentNow, Contact, Person
+from storage.states import STATE_WORDS, State
 
 SKEW_SECONDS = 5
 JOB_WORDS: Mapping[str, str] = {

@@ -15,7 +15,7 @@ from sqlmodel import Session, col
 from bot.commands import Tick
 from bot.context import Services
 from bot.jobs import run_one
-from storage import mailbox
+from storage.driver import on_conflict_nothing
 from storage.jobs import Firing
 
 SECONDS = 20
@@ -44,7 +44,7 @@ def beat(services: Services, retired: Callable[[], bool] = lambda: False) -> int
 def fire(session: Session, schedule: str, occasion: str, now: datetime, note: str = "") -> bool:
     """Claim an occasion of a schedule; False if it was claimed before, by anybody."""
     # Asked for by RETURNING: of an INSERT's rows PostgreSQL's driver keeps no count.
-    statement = mailbox.on_conflict_nothing(session.connection(), Firing.__table__)  # type: ignore[attr-defined]
+    statement = on_conflict_nothing(session.connection(), Firing.__table__)  # type: ignore[attr-defined]
     claim = statement.returning(col(Firing.occasion))
     row = {"schedule": schedule, "occasion": occasion, "at": now, "note": note}
     return session.connection().execute(claim, row).first() is not None

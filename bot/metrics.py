@@ -14,7 +14,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session, col, func, select
 
 from storage.jobs import Job
-from storage.mailbox import Outbox, State
+from storage.mailbox import Outbox
+from storage.states import State
 
 if TYPE_CHECKING:
     from bot.app import App

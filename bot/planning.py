@@ -34,7 +34,7 @@ from sqlmodel import Session, col
 from bot.clock import BEIJING
 from bot.context import ChannelFacts, Services, may_carry
 from bot.ladder import LEAVING, WAITING, Asked, Rung, Way
-from storage import mailbox
+from storage import overview, states, steering
 from storage.campaigns import Campaign, CampaignState
 from storage.driver import execute, looking_up, on_conflict_base
 from storage.mailbox import TABLE
@@ -537,20 +537,20 @@ def settle(services: Services, session: Session, campaign: Campaign, asked: Aske
     origins = _UNSETTLED.get(CampaignState(campaign.state))
     if origins is None:
         return True
-    ids = mailbox.pick(connection, campaign.id, origins, AT_ONCE)
+    ids = steering.pick(connection, campaign.id, origins, AT_ONCE)
     if campaign.state == CampaignState.PAUSED:
-        mailbox.hold(connection, campaign.id, ids)
+        steering.hold(connection, campaign.id, ids)
     elif campaign.state == CampaignState.CANCELLED:
-        mailbox.cancel(connection, campaign.id, ids)
+        steering.cancel(connection, campaign.id, ids)
     else:
         _release(services, session, campaign.id, asked, ids)
-    return not mailbox.stands_in(connection, campaign.id, origins)
+    return not overview.stands_in(connection, campaign.id, origins)
 
 
 _UNSETTLED: Mapping[CampaignState, Sequence[State]] = {
     CampaignState.RUNNING: (State.HELD,),
-    CampaignState.PAUSED: mailbox.STOPPABLE,
-    CampaignState.CANCELLED: mailbox.WAITING,
+    CampaignState.PAUSED: steering.STOPPABLE,
+    CampaignState.CANCELLED: states.WAITING,
 }
 
 
@@ -569,8 +569,8 @@ def _release(
             zone = ZoneInfo(zone_name) if zone_name else BEIJING
             morning = services.settings.quiet.after(asked.now, zone)
             if morning > asked.now:
-                mailbox.postpone(session.connection(), ids, zone_name, morning)
-    mailbox.resume(session.connection(), campaign_id, ids)
+                steering.postpone(session.connection(), ids, zone_name, morning)
+    steering.resume(session.connection(), campaign_id, ids)
 
 
 def _hold_back(session: Session, ids: Sequence[int], asked: Asked) -> None:

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from bot.alarm import call_for_help
 from bot.context import Services
-from storage import mailbox
+from storage import overview
 
 PATIENCE = timedelta(minutes=10)
 TROUBLE = "有该发的消息，十分钟没有动静。请管理员运行 hongyan doctor，或看「群发 进度」。"
@@ -26,7 +26,7 @@ class Stalls:
         day."""
         database, now = self._services.database, self._services.clock.now()
         with database.engine.connect() as connection:
-            owed = mailbox.owed(connection, now)
+            owed = overview.owed(connection, now)
         before, self._since = self._since, {}
         for lane, count in owed.items():
             moved = self._moved.get(lane, 0)

@@ -18,9 +18,9 @@ from bot.commands import Purpose
 from bot.context import Services
 from bot.messages import Part, Reply, load_reply
 from bot.text import content_hash, merged, shape
-from storage import mailbox
+from storage import claims
 from storage.campaigns import Campaign
-from storage.mailbox import Claimed
+from storage.claims import Claimed
 from storage.people import Contact, Person
 
 AWAKE = timedelta(minutes=10)  # after their last word; until then nothing disturbs anybody's night
@@ -93,7 +93,7 @@ class Wording:
     def _give_up(self, ids: Sequence[int], reason: str) -> None:
         if ids:
             with self._database.transaction() as connection:
-                mailbox.fail_leased(connection, self._worker, ids, reason)
+                claims.fail_leased(connection, self._worker, ids, reason)
 
     def _quiet_zones(self, rows: Sequence[Claimed]) -> dict[int, ZoneInfo]:
         """By row whose quiet hours it keeps; those who have just written are awake anyway."""

@@ -42,8 +42,8 @@ from handlers.festivals import Letter
 from handlers.roles import ROLE_WORDS, Role
 from handlers.welcome import SECTIONS
 from storage.columns import EncryptedText
-from storage.mailbox import STATE_WORDS, TRANSITIONS, WAITING, State
 from storage.privacy import tables_of_people
+from storage.states import STATE_WORDS, TRANSITIONS, WAITING, State
 
 ROOT = Path(__file__).resolve().parents[1]
 PART = re.compile(r"(<!-- begin ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)

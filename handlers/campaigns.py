@@ -33,7 +33,7 @@ from handlers.roles import STAFF, Role
 from handlers.segments import Segment, people_of
 from handlers.settling import settle
 from handlers.standing import OPEN_STATES, STATE_LABELS, sent_of, with_reasons
-from storage import mailbox
+from storage import mailbox, overview, steering
 from storage.approvals import Approval
 from storage.audit import VIEWED
 from storage.campaigns import Campaign, CampaignState
@@ -41,10 +41,10 @@ from storage.columns import from_millis, to_millis
 from storage.events import Event, Rsvp, RsvpState
 from storage.jobs import Job
 from storage.letter_replies import tallies
-from storage.mailbox import STATE_WORDS, State
 from storage.people import Role as Held
 from storage.people import grants_of, people_with_role
 from storage.sequences import next_number
+from storage.states import STATE_WORDS, WAITING, State
 
 KIND = "campaign"
 AT_ONCE = 500  # recipients that are checked while the coordinator waits; more is a job
@@ -121,9 +121,9 @@ def must_be_unsent(context: Context, campaign: Campaign) -> None:
         )
     if campaign.id is None or campaign.state not in OPEN_STATES:
         return
-    mailbox.hold(context.session.connection(), campaign.id)
-    counts = mailbox.progress(context.session.connection(), campaign.id)
-    gone = sum(n for (state, _why), n in counts.items() if state not in mailbox.WAITING)
+    steering.hold(context.session.connection(), campaign.id)
+    counts = overview.progress(context.session.connection(), campaign.id)
+    gone = sum(n for (state, _why), n in counts.items() if state not in WAITING)
     if gone:
         raise UserError(
             f"{campaign.number} 已开始发送，不能再改。"
@@ -519,7 +519,7 @@ def receipts(context: Context, number: str) -> Reply:
 def receipt_words(services: Services, session: Session, campaign: Campaign) -> str:
     """A campaign's receipts, state by state."""
     assert campaign.id is not None
-    counts = mailbox.progress(session.connection(), campaign.id)
+    counts = overview.progress(session.connection(), campaign.id)
     state = STATE_LABELS[CampaignState(campaign.state)]
     head = f"{campaign.number}「{campaign.title}」{state}，名单{sum(counts.values())}人："
     lines = [
@@ -647,11 +647,11 @@ def watch(services: Services, session: Session, now: datetime) -> None:
         select(Campaign).where(col(Campaign.state).in_([CampaignState.SUBMITTED, *OPEN_STATES]))
     ).all()
     if any(c.expires_at is not None and c.expires_at <= now for c in live):
-        mailbox.expire_overdue(session.connection(), now)
+        steering.expire_overdue(session.connection(), now)
     for campaign in live:
         if campaign.state == CampaignState.SUBMITTED:
             _give_up_waiting(services, session, campaign, now)
-        elif not mailbox.unfinished(session.connection(), campaign.id or 0):
+        elif not overview.unfinished(session.connection(), campaign.id or 0):
             _finish(services, session, campaign, now)
 
 

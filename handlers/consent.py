@@ -15,7 +15,7 @@ from bot.purposes import ANSWER
 from handlers.notices import Notice, current, notices
 from handlers.place import here
 from handlers.purposes import PROFILE
-from storage import mailbox
+from storage import steering
 from storage.people import (
     ConsentEntry,
     ConsentNow,
@@ -77,7 +77,7 @@ def _stop_channels(context: Context, scope: str) -> None:
         if needed == scope
         for urgent in (True, False)
     ]
-    mailbox.suppress_channel(
+    steering.suppress_channel(
         context.session.connection(), context.person_id, lanes, "consent", ANSWER.name
     )
 

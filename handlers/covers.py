@@ -30,7 +30,7 @@ from storage import covers
 from storage.approvals import Approval
 from storage.campaigns import Campaign, CampaignState
 from storage.covers import COUNTED, UNFINISHED, Cover, CoverRecipient, CoverState
-from storage.mailbox import waiting_for_a_word
+from storage.overview import waiting_for_a_word
 
 KIND = "cover"
 WORDS: Mapping[str, str] = {

@@ -36,15 +36,15 @@ from storage.customer_groups import (
     standing,
 )
 from storage.group_notices import GroupNotice, NoticeKind, NoticeState
-from storage.mailbox import STATE_WORDS, State
 from storage.profiles import MemberProfile
 from storage.sequences import next_number
+from storage.states import OPEN, STATE_WORDS, State
 
 KIND = "group_notice"
 LONGEST = 900  # characters; the platform's welcome takes 3,000 bytes
 STAYS_GOOD = timedelta(days=3)
 """How long staff may take to tap; after that nobody wants it said any more."""
-OVER = frozenset(State) - {*mailbox.OPEN, State.AWAITING_STAFF}
+OVER = frozenset(State) - {*OPEN, State.AWAITING_STAFF}
 TAP = "请群主在企业微信里打开「群发助手」点发送"
 
 EMAIL = re.compile(r"[\w.+-]+@[\w-]+\.[\w.]+")

@@ -21,7 +21,7 @@ from handlers.cover_words import covers_of
 from handlers.festivals import Letter, every_coming
 from handlers.place import place_of
 from handlers.segments import Segment, people_of
-from storage import mailbox
+from storage import overview
 from storage.campaigns import Campaign, CampaignState
 from storage.covers import COUNTED
 from storage.quotas import sent_since
@@ -178,7 +178,7 @@ def _excuse(services: Services, campaign: Campaign, plan: Plan) -> str:
 
 def _how_long(services: Services, session: Session, plan: Plan, now: datetime) -> str:
     """What the lanes' limits and the day's quota make of it, with what stands before it."""
-    before = mailbox.owed(session.connection(), now)
+    before = overview.owed(session.connection(), now)
     longest = max(
         (
             _milliseconds(session, services.channels[name], people, before, now)

@@ -20,12 +20,12 @@ from handlers.receipts import channel_words
 from handlers.roles import Role
 from handlers.standing import REASON_LABELS
 from handlers.workbook import XLSX, Sheet
-from storage import mailbox
+from storage import mailbox, overview
 from storage.audit import VIEWED, AuditEntry
 from storage.campaigns import Campaign
-from storage.mailbox import STATE_WORDS, State
 from storage.people import OneTimeCode, people_with_role
 from storage.profiles import MemberProfile
+from storage.states import STATE_WORDS, State
 
 PAGE = "receipts"
 MOST = 2000  # rows in a workbook made while others wait; more is for the command line
@@ -68,7 +68,7 @@ def export(context: Context, argument: str) -> Reply:
 
 
 def _count(session: Session, campaign: Campaign) -> int:
-    rows = mailbox.standing(campaign.id or 0).subquery()
+    rows = overview.standing(campaign.id or 0).subquery()
     return int(session.execute(select(func.count()).select_from(rows)).scalar_one())
 
 
@@ -120,7 +120,7 @@ def _rows(
     """Each recipient's line with their person id, a batch at a time."""
     after = 0
     while True:
-        query = mailbox.standing(campaign.id or 0).where(mailbox.TABLE.c.id > after).limit(BATCH)
+        query = overview.standing(campaign.id or 0).where(mailbox.TABLE.c.id > after).limit(BATCH)
         found = session.execute(query).all()
         if not found:
             return

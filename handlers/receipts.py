@@ -14,11 +14,11 @@ from bot.messages import Reply, say
 from handlers.campaigns import find
 from handlers.roles import STAFF, Role
 from handlers.standing import LEFT, REASON_LABELS, STATE_LABELS
-from storage import mailbox
+from storage import mailbox, overview, steering
 from storage.audit import VIEWED
 from storage.campaigns import Campaign, CampaignState
-from storage.mailbox import STATE_WORDS, TRANSITIONS, State
 from storage.profiles import MemberProfile
+from storage.states import STATE_WORDS, TRANSITIONS, State
 
 PAGE = 30  # names in one answer
 FAILED = (State.FAILED, State.DEAD)
@@ -86,7 +86,7 @@ def _listed(context: Context, argument: str, what: _List) -> Reply:
     number, _, rest = argument.strip().partition(" ")
     page, why = _page_and_why(rest.strip())
     campaign, id = _which(context, number)
-    rows = mailbox.standing(id, what.states)
+    rows = overview.standing(id, what.states)
     count = context.session.execute(select(func.count()).select_from(rows.subquery())).scalar_one()
     if not count:
         return say(f"{campaign.number}「{campaign.title}」{what.nobody}。{_forgotten(context, id)}")
@@ -112,7 +112,7 @@ def _forgotten(context: Context, id: int) -> str:
     there = select(mailbox.TABLE.c.id).where(mailbox.TABLE.c.campaign_id == id).limit(1)
     if context.session.execute(there).first() is not None:
         return ""
-    counts = mailbox.progress(context.session.connection(), id)
+    counts = overview.progress(context.session.connection(), id)
     return "明细已按期清除，只留人数，请回「群发 回执」。" if counts else ""
 
 
@@ -191,7 +191,7 @@ def send_failed_again(context: Context, argument: str) -> Reply:
             "内容不变，只发给他们；已收到的人不会再收到。"
             f"确定请回「群发 重发 {campaign.number} 确认」。"
         )
-    count = mailbox.try_again(context.session.connection(), id, FAILED)
+    count = steering.try_again(context.session.connection(), id, FAILED)
     if not count:
         raise UserError(
             f"{campaign.number} 没发成的都是平台收下又退回的，不能原样重发；"
@@ -213,12 +213,12 @@ def uncertain(context: Context, argument: str) -> Reply:
         return say(f"{campaign.number} 没有说不准的。")
     if word.strip() in ("再发", "再发一次"):
         _must_be_under_way(context, campaign)
-        mailbox.try_again(context.session.connection(), id, (State.UNKNOWN,))
+        steering.try_again(context.session.connection(), id, (State.UNKNOWN,))
         _go_on(context, campaign)
         context.audit("campaign.unknown.again", f"campaign:{campaign.number}", f"{count}人")
         return say(f"好的，{count}人再发一次。其中有人可能收到两封。")
     if word.strip() in ("算送达", "算已送达"):
-        mailbox.count_as_sent(context.session.connection(), id)
+        steering.count_as_sent(context.session.connection(), id)
         context.audit("campaign.unknown.sent", f"campaign:{campaign.number}", f"{count}人")
         return say(f"好的，{count}人记为已发出。")
     return say(
@@ -230,7 +230,7 @@ def uncertain(context: Context, argument: str) -> Reply:
 
 
 def _counted(context: Context, id: int, states: Sequence[State]) -> dict[str, int]:
-    counts = mailbox.progress(context.session.connection(), id)
+    counts = overview.progress(context.session.connection(), id)
     found: dict[str, int] = {}
     for (state, reason), count in counts.items():
         if state in states:

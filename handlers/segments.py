@@ -13,11 +13,11 @@ from sqlmodel import col
 from bot.normalize import Miss, read_integer, tidy
 from handlers.forms.cities import City, find_city, find_province
 from handlers.place import Place
-from storage import mailbox
+from storage import overview
 from storage.campaigns import Campaign
-from storage.mailbox import State
 from storage.people import ALL_TOPICS, Unsubscription
 from storage.profiles import MemberCategory, MemberProfile
+from storage.states import State
 
 REACHED = (State.SENT, State.DELIVERED, State.READ, State.UNKNOWN)
 """States in which a message has, or may have, arrived."""
@@ -100,7 +100,7 @@ class Segment:
             since = now - timedelta(days=self.confirmed_days)
             query = query.where(col(MemberProfile.last_confirmed_at) >= since)
         if self.reached_by is not None:
-            query = query.where(person.in_(mailbox.people_in(self.reached_by, REACHED)))
+            query = query.where(person.in_(overview.people_in(self.reached_by, REACHED)))
         return query
 
     def echo(self, place: Place) -> str:

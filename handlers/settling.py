@@ -12,7 +12,7 @@ from bot import planning
 from bot.commands import JobKind
 from bot.context import Services
 from handlers.plans import asked_of
-from storage import mailbox
+from storage import gate
 from storage.campaigns import Campaign
 from storage.jobs import Job
 
@@ -24,7 +24,7 @@ def settle(services: Services, session: Session, campaign: Campaign, now: dateti
     assert campaign.id is not None
     session.add(campaign)
     session.flush()
-    mailbox.fence(session.connection(), campaign.id)
+    gate.fence(session.connection(), campaign.id)
     if not _some(services, session, campaign, now):
         payload = json.dumps({"campaign": campaign.id})
         session.add(Job(kind=SETTLING, payload=payload, created_at=now))

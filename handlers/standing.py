@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from sqlmodel import Session
 
 from bot import planning
-from storage import mailbox
+from storage import overview
 from storage.campaigns import Campaign, CampaignState
 from storage.states import State
 
@@ -75,7 +75,7 @@ def with_reasons(counts: Mapping[tuple[State, str], int], states: Sequence[State
 def count_in(session: Session, campaign: Campaign, states: Sequence[State]) -> int:
     """How many of a campaign stand in any of these states."""
     assert campaign.id is not None
-    counts = by_state(mailbox.progress(session.connection(), campaign.id))
+    counts = by_state(overview.progress(session.connection(), campaign.id))
     return sum(counts.get(state, 0) for state in states)
 
 

@@ -26,10 +26,10 @@ from handlers.standing import (
     sent_of,
     with_reasons,
 )
-from storage import mailbox
+from storage import overview
 from storage.campaigns import Campaign, CampaignState
 from storage.jobs import Job
-from storage.mailbox import STATE_WORDS, WAITING, State
+from storage.states import STATE_WORDS, WAITING, State
 
 
 def _pick(context: Context, argument: str, states: Sequence[CampaignState], what: str) -> Campaign:
@@ -92,7 +92,7 @@ def progress_words(services: Services, session: Session, campaign: Campaign, now
     if campaign.state == CampaignState.FREEZING:
         return _frozen_so_far(session, campaign)
     connection = session.connection()
-    counts = mailbox.progress(connection, campaign.id)
+    counts = overview.progress(connection, campaign.id)
     total, standing = sum(counts.values()), by_state(counts)
     sent = sum(standing.get(state, 0) for state in LEFT)
     delivered = standing.get(State.DELIVERED, 0) + standing.get(State.READ, 0)
@@ -117,7 +117,7 @@ def _time_left(services: Services, session: Session, campaign: Campaign, now: da
         return ""
     if campaign.not_before is not None and campaign.not_before > now:
         return f"定于 {show_time(campaign.not_before)} 开始。"
-    lanes = mailbox.ahead(session.connection(), campaign.id)
+    lanes = overview.ahead(session.connection(), campaign.id)
     if not lanes:
         return ""
     gaps = {facts.lane(urgent=False): facts.bulk_gap_ms for facts in services.channels.values()}

@@ -14,7 +14,7 @@ from handlers.leaving import WithdrawForm
 from handlers.place import here
 from handlers.purposes import NEWS, POLICY, TOPICS
 from handlers.segments import Segment
-from storage import mailbox
+from storage import steering
 from storage.people import ALL_TOPICS, subscribe, unsubscribe, unsubscribed
 from storage.privacy import last_campaign
 from storage.profiles import MemberProfile
@@ -118,7 +118,7 @@ def _stop(context: Context, topics: Sequence[str]) -> Reply:
     for topic in topics:
         unsubscribe(context.session, context.person_id, topic, context.now)
         one = None if topic == ALL_TOPICS else topic
-        mailbox.suppress_person(
+        steering.suppress_person(
             context.session.connection(), context.person_id, "unsubscribed", one
         )
     context.audit("topics.stop", f"person:{context.person_id}", "、".join(topics))

@@ -7,7 +7,7 @@ from sqlmodel import Session
 from bot.commands import Page, command
 from bot.context import Context, Services
 from bot.messages import Part, Reply, load_reply, say
-from storage import mailbox
+from storage import overview
 from storage.campaigns import Campaign
 from storage.mailbox import Outbox
 from storage.people import OneTimeCode
@@ -18,7 +18,7 @@ GONE = "这条消息已过保存期限，内容清除了。需要请回到聊天
 @command("信", "『信』", "「信」", "领信", "领取", "来信", reads=True)
 def fetch(context: Context, _argument: str) -> Reply:
     """The word that a cover asks for; saying anything lets what waits leave."""
-    if mailbox.waits_for(context.session.connection(), str(context.inbound.sender)):
+    if overview.waits_for(context.session.connection(), str(context.inbound.sender)):
         return say("您的信这就到，请看下一条。")
     return say("眼下没有等您领取的信；有了会告诉您。")
 

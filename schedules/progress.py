@@ -9,7 +9,7 @@ from bot.context import Services, outbox_row
 from bot.messages import Part, Reply
 from handlers.purposes import DUTY_NOW
 from handlers.steering import progress_topic, progress_words
-from storage import mailbox
+from storage import mailbox, overview
 from storage.campaigns import Campaign, CampaignState
 from storage.people import contact_of
 
@@ -25,7 +25,7 @@ def renew_cards(services: Services, session: Session, now: datetime) -> None:
         contact = author and contact_of(session, author, list(services.channels))
         if not author or not contact or contact.channel not in editing:
             continue
-        left = mailbox.departed(session.connection(), campaign.id or 0)
+        left = overview.departed(session.connection(), campaign.id or 0)
         if not left:
             continue
         words = progress_words(services, session, campaign, now)

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, delete, select
 from sqlmodel import Field, SQLModel, col
 
 from storage.columns import EncryptedText, UtcDateTime
-from storage.mailbox import on_conflict_base
+from storage.driver import on_conflict_base
 
 
 class AnswerUrl(SQLModel, table=True):

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, delete, insert, or_, select, update
 from sqlmodel import Field, SQLModel, col
 
 from storage.columns import EncryptedText, UtcDateTime
-from storage.mailbox import on_conflict_base
+from storage.driver import on_conflict_base
 
 TWICE = timedelta(seconds=10)
 """A second press within this is the same press: people tap again while they wait."""

@@ -11,8 +11,9 @@ from sqlmodel import Field, SQLModel, col
 
 from storage.columns import EncryptedText, UtcDateTime, personal
 from storage.cursors import hold_cursor, move_cursor
+from storage.driver import on_conflict_base, on_conflict_nothing
 from storage.hotpath import HotPath
-from storage.mailbox import INBOX, on_conflict_base, on_conflict_nothing
+from storage.mailbox import INBOX
 from storage.people import Contact
 
 IN_TOUCH = "收发消息"

@@ -13,7 +13,8 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from sqlmodel import Field, SQLModel, col
 
 from storage.columns import UtcDateTime
-from storage.mailbox import TABLE, waiting_for_a_word
+from storage.mailbox import TABLE
+from storage.overview import waiting_for_a_word
 
 
 class CoverState(StrEnum):

@@ -10,7 +10,7 @@ from sqlmodel import Field, Session, SQLModel, col, delete, select
 from storage.campaigns import Campaign, CampaignState
 from storage.columns import EncryptedText, UtcDateTime, personal
 from storage.mailbox import TABLE as OUTBOX
-from storage.mailbox import WAITING, State
+from storage.states import WAITING, State
 from storage.wechat import Follower
 
 LAG = timedelta(seconds=2)

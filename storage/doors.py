@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 from sqlmodel import Field, SQLModel, col, select
 
 from storage.columns import UtcDateTime
-from storage.mailbox import on_conflict_base
+from storage.driver import on_conflict_base
 
 
 class Door(SQLModel, table=True):

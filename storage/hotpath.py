@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from storage.columns import ring_of, to_millis
 from storage.driver import execute
-from storage.mailbox import State
+from storage.states import State
 from storage.wakeups import announce
 
 _SEEN = "SELECT key, reply FROM inbox WHERE key IN ({among})"

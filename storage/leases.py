@@ -5,7 +5,7 @@ from datetime import timedelta
 from sqlalchemy import BigInteger, Connection, or_
 from sqlmodel import Field, SQLModel, col, delete
 
-from storage.mailbox import database_millis, on_conflict_base
+from storage.driver import database_millis, on_conflict_base
 
 LONGEST = 2 * 3600 * 1000  # ms; leases last seconds or minutes
 

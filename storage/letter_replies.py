@@ -12,7 +12,7 @@ from sqlmodel import Field, Session, SQLModel, col
 from storage.campaigns import Campaign
 from storage.columns import EncryptedText, UtcDateTime, personal
 from storage.mailbox import TABLE as OUTBOX
-from storage.mailbox import State
+from storage.states import State
 
 PASSED_ON = "转交您的回信"
 

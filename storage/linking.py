@@ -32,7 +32,6 @@ from storage.columns import EncryptedText, UtcDateTime
 from storage.dialogs import Draft
 from storage.events import Rsvp
 from storage.mailbox import TABLE as OUTBOX
-from storage.mailbox import WAITING, State
 from storage.people import (
     ConsentEntry,
     ConsentNow,
@@ -45,6 +44,7 @@ from storage.people import (
     unsubscribed,
 )
 from storage.profiles import MemberCategory, MemberProfile, ProfileChange, categories_of
+from storage.states import WAITING, State
 from storage.tables import METADATA
 
 LINKED = "linked"

@@ -7,8 +7,7 @@ from sqlalchemy import BigInteger, Connection
 from sqlmodel import Field, SQLModel, col, delete, select
 
 from storage.columns import to_millis
-from storage.driver import execute
-from storage.mailbox import on_conflict_base
+from storage.driver import execute, on_conflict_base
 
 LONGEST_MS = 3_600_000
 """No chat is silent for longer: a moment further off was reckoned by a clock since set back."""

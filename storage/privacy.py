@@ -18,8 +18,9 @@ from storage.campaigns import Campaign
 from storage.columns import EncryptedText
 from storage.linking import never_undone
 from storage.mailbox import TABLE as OUTBOX
-from storage.mailbox import WAITING, State, suppress_person
 from storage.people import Person, grants_of, ids_of
+from storage.states import WAITING, State
+from storage.steering import suppress_person
 from storage.tables import METADATA
 
 LONGEST_COPY = 500  # characters

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, delete, insert, or_, select, update
 from sqlmodel import Field, Session, SQLModel, col
 
 from storage.columns import UtcDateTime, personal
-from storage.mailbox import on_conflict_nothing
+from storage.driver import on_conflict_nothing
 
 LONGEST_SCENE = 64  # characters; WeChat refuses longer ones
 

@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, Connection, and_
 from sqlmodel import Field, SQLModel, col, delete, select, update
 
 from storage.columns import UtcDateTime
-from storage.mailbox import on_conflict_base
+from storage.driver import on_conflict_base
 
 KEPT = timedelta(days=1)
 

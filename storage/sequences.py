@@ -2,7 +2,7 @@
 
 from sqlmodel import Field, Session, SQLModel
 
-from storage.mailbox import on_conflict_nothing
+from storage.driver import on_conflict_nothing
 
 
 class Sequence(SQLModel, table=True):

@@ -12,8 +12,10 @@ from sqlalchemy import BigInteger, Connection, delete, func, literal, select, tu
 from sqlmodel import col
 
 from storage.campaigns import Campaign, CampaignTotal
+from storage.driver import on_conflict_base
 from storage.jobs import Firing
-from storage.mailbox import INBOX, OPEN, TABLE, on_conflict_base
+from storage.mailbox import INBOX, TABLE
+from storage.states import OPEN
 
 _TOTALS: Any = CampaignTotal.__table__  # type: ignore[attr-defined]  # SQLModel sets it
 _FIRINGS: Any = Firing.__table__  # type: ignore[attr-defined]

@@ -10,8 +10,10 @@ from sqlalchemy import Connection, exists, select, update
 from sqlmodel import Field, SQLModel, col
 
 from storage.columns import UtcDateTime, personal
-from storage.mailbox import TABLE, State, on_conflict_base
+from storage.driver import on_conflict_base
+from storage.mailbox import TABLE
 from storage.people import Contact, Person
+from storage.states import State
 
 
 class Follower(SQLModel, table=True):

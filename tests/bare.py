@@ -19,6 +19,7 @@ from handlers.roles import POLICY
 from storage import mailbox
 from storage.columns import KeyRing
 from storage.db import Database
+from storage.lanes import ensure_lane
 from storage.people import Contact, Person
 from tests.laying import lay_tables
 
@@ -55,7 +56,7 @@ class Bare:
     ) -> None:
         """Have a lane with these limits."""
         with self.database.transaction() as connection:
-            mailbox.ensure_lane(connection, key, 9, gap_ms, burst, known_ms)
+            ensure_lane(connection, key, 9, gap_ms, burst, known_ms)
 
     def rows(self, count: int, **values: Any) -> list[int]:
         """Queue so many messages to as many strangers; returns the ids of all rows."""

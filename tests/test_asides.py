@@ -28,8 +28,9 @@ from bot.spool import Spool
 from storage import customer_groups
 from storage.covers import Cover, CoverState
 from storage.customer_groups import CustomerGroup, GroupMember, Roster, Seat
-from storage.mailbox import Outbox, State
+from storage.mailbox import Outbox
 from storage.people import Contact, Grant
+from storage.states import State
 from storage.wechat import NoticeGrant
 from tests.channels.called import PROMPTLY, SHORT
 from tests.channels.harness import serving

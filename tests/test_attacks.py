@@ -24,12 +24,14 @@ from bot.messages import say
 from bot.settings import demo_settings
 from handlers.place import PLACES
 from handlers.roles import POLICY
-from storage import mailbox, privacy
+from storage import claims, privacy, steering
 from storage.campaigns import Campaign
 from storage.dialogs import Draft
+from storage.driver import database_millis
 from storage.hotpath import HotPath
 from storage.jobs import Job
-from storage.mailbox import LANES, TABLE
+from storage.lanes import LANES
+from storage.mailbox import TABLE
 from storage.people import Person, revoke
 from tests.bare import NOON, Bare
 from tests.world import MemoryChannel, World
@@ -203,21 +205,21 @@ def test_a_database_clock_set_back_a_day_stops_no_lane(bare: Bare) -> None:
     bare.lane(gap_ms=40)
     bare.rows(3)
     with bare.database.transaction() as connection:
-        tomorrow = mailbox.database_millis(connection) + 86_400_000
+        tomorrow = database_millis(connection) + 86_400_000
         connection.execute(update(LANES).values(tat=tomorrow))
-        assert len(mailbox.claim(connection, "memory:bulk", "w", NOON, 10)) == 3
+        assert len(claims.claim(connection, "memory:bulk", "w", NOON, 10)) == 3
 
 
 @pytest.mark.parametrize(
     "work",
     [
-        lambda c: mailbox.sweep(c, "w", timedelta(seconds=10), alone=False),
-        lambda c: mailbox.release_unknown(c, "w", [1]),
-        lambda c: mailbox.suppress_person(c, 1, "consent"),
-        lambda c: mailbox.suppress_channel(c, 1, ["memory:bulk"], "consent", "answer"),
-        lambda c: mailbox.expire_overdue(c, NOON),
-        lambda c: mailbox.due_lanes(c, NOON),
-        lambda c: mailbox.claim(c, "memory:bulk", "w", NOON, 10),
+        lambda c: claims.sweep(c, "w", timedelta(seconds=10), alone=False),
+        lambda c: claims.release_unknown(c, "w", [1]),
+        lambda c: steering.suppress_person(c, 1, "consent"),
+        lambda c: steering.suppress_channel(c, 1, ["memory:bulk"], "consent", "answer"),
+        lambda c: steering.expire_overdue(c, NOON),
+        lambda c: claims.due_lanes(c, NOON),
+        lambda c: claims.claim(c, "memory:bulk", "w", NOON, 10),
         lambda c: HotPath(c).reopen(["memory:t:u1"]),
         lambda c: privacy.waiting_letters(Session(c), 1),
         lambda c: privacy.last_campaign(Session(c), 1),

@@ -17,7 +17,7 @@ from bot.context import ChannelFacts
 from bot.delivery import TRIES, Delivery
 from bot.errors import SendError
 from bot.messages import Address, Part, dump_reply, say
-from storage import mailbox
+from storage import steering
 from storage.campaigns import Campaign
 from storage.people import Person
 from tests.bare import NOON, Bare
@@ -332,9 +332,9 @@ def test_of_what_may_have_arrived_nobody_says_that_it_never_left(sure: Bare, sto
     drain(sure, Line(failures=[SendError("timeout", unknown=True)]))
     with sure.database.transaction() as connection:
         if stop == "cancelled":
-            mailbox.cancel(connection, number)
+            steering.cancel(connection, number)
         else:
-            mailbox.expire_overdue(connection, NOON + timedelta(minutes=1))
+            steering.expire_overdue(connection, NOON + timedelta(minutes=1))
     assert sure.states() == {"unknown": 1}
 
 

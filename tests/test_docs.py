@@ -18,8 +18,8 @@ from bot.settings import PREFIX, Settings
 from docs.generate import KEPT, MEANINGS, PART, PARTS, ROOT, documents, renewed, told
 from handlers.festivals import Letter, load_letter
 from handlers.place import PLACES
-from storage.mailbox import State
 from storage.privacy import tables_of_people
+from storage.states import State
 from tests.world import whole_catalog
 
 READMES = ("README.md", "README.en.md")

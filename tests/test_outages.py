@@ -22,9 +22,10 @@ from bot.delivery import Delivery
 from bot.messages import Address, Inbound, Part, Reply, say
 from bot.settings import demo_settings
 from bot.spool import Spool
-from storage import leases, mailbox
+from storage import claims, leases
 from storage.db import Database
-from storage.mailbox import Inbox, database_millis
+from storage.driver import database_millis
+from storage.mailbox import Inbox
 from storage.sequences import next_number
 from tests.bare import NOON, Bare
 from tests.channels.harness import catalog
@@ -333,7 +334,7 @@ async def _takes_over(bare: Bare, channel: MemoryChannel) -> None:
     def silent() -> bool:
         with bare.database.engine.connect() as connection:
             deadline = database_millis(connection) - TTL / timedelta(milliseconds=1)
-            return all(beat < deadline for beat in mailbox.beats(connection).values())
+            return all(beat < deadline for beat in claims.beats(connection).values())
 
     await until(silent, 30)
     other = MemoryChannel(sent=channel.sent)

@@ -18,7 +18,7 @@ from bot.commands import Purpose
 from bot.context import ChannelFacts, Covers, new_row
 from bot.ladder import Asked, Limit, Rung
 from bot.planning import Moment, Plan, Reach
-from storage import mailbox
+from storage import claims, overview
 from storage.campaigns import Campaign, CampaignState
 from storage.covers import Cover, CoverRecipient, CoverState
 from storage.customer_groups import CustomerGroup, GroupMember
@@ -301,12 +301,12 @@ def test_nothing_of_a_list_can_leave_before_it_is_released(office: Bare) -> None
     with office.database.session() as session:
         campaign = _campaign(session)
         planning.freeze_some(office.services, session, campaign, EVERYBODY, _asked(), MOMENT, 0)
-        assert mailbox.claim(session.connection(), "open:bulk", "w", NOON, 99) == []
+        assert claims.claim(session.connection(), "open:bulk", "w", NOON, 99) == []
         planning.close_list(session, campaign, MOMENT)
         campaign.state = CampaignState.RUNNING
         assert planning.settle(office.services, session, campaign, _asked())
-        assert sum(mailbox.ahead(session.connection(), campaign.id or 0).values()) == 8
-        claimed = mailbox.claim(session.connection(), "open:bulk", "w", NOON, 99)
+        assert sum(overview.ahead(session.connection(), campaign.id or 0).values()) == 8
+        claimed = claims.claim(session.connection(), "open:bulk", "w", NOON, 99)
         assert [row.person_id for row in claimed] == [_number("open"), _number("two addresses")]
 
 
@@ -320,7 +320,7 @@ def test_who_has_got_enough_of_others_meanwhile_is_left_out_when_it_is_released(
         _received(session, _number("open"), 2, NOON)
         campaign.state = CampaignState.RUNNING
         assert planning.settle(office.services, session, campaign, _asked())
-        assert sum(mailbox.ahead(session.connection(), campaign.id or 0).values()) == 7
+        assert sum(overview.ahead(session.connection(), campaign.id or 0).values()) == 7
         assert _rows(session, campaign)["open"] == ("open", "suppressed", "often")
 
 

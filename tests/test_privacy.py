@@ -21,11 +21,12 @@ from storage.customer_groups import CustomerGroup, GroupMember
 from storage.events import Event, Rsvp
 from storage.jobs import Job
 from storage.letter_replies import LetterReply
-from storage.mailbox import Inbox, Outbox, State
+from storage.mailbox import Inbox, Outbox
 from storage.people import ConsentEntry, Contact, OneTimeCode, Person
 from storage.privacy import export_person, is_text, tables_of_people
 from storage.profiles import MemberProfile
 from storage.scenes import Arrival
+from storage.states import State
 from storage.tables import METADATA
 from storage.wechat import Follower, NoticeGrant
 from tests.playing import Player, parse

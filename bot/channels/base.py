@@ -26,7 +26,7 @@ over by the call itself, not by waiting for what it returns.
 class Awaiting:
     """What `send` returns where a member of the staff must still tap: nobody was written to yet.
 
-    `id` is the platform's id of the task; `storage.mailbox.report` finds the row by it.
+    `id` is the platform's id of the task; `storage.gate.report` finds the row by it.
     """
 
     id: str

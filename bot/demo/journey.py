@@ -14,7 +14,8 @@ from bot.clock import BEIJING, Clock, MovableClock, QuietHours, beijing
 from bot.commands import Tick
 from bot.context import Services
 from bot.lunar import festival_date
-from storage.mailbox import TABLE, State
+from storage.mailbox import TABLE
+from storage.states import State
 
 BUDGET = 2.0  # seconds for the stops on the way
 MORNING = wall_time(10, 0)  # when letters leave and reminders are given

@@ -14,9 +14,10 @@ from bot.commands import DemoData
 from bot.context import Services
 from bot.planning import REASONS
 from bot.purposes import ANSWER, TROUBLE
-from storage import mailbox
+from storage import overview
 from storage.campaigns import Campaign, CampaignState
-from storage.mailbox import STATE_WORDS, TABLE, State
+from storage.mailbox import TABLE
+from storage.states import STATE_WORDS, State
 
 NEWEST = 40
 WORDS = {**REASONS, "blocked": "对方已拉黑", "window": "等对方来信", "quota": "额度用完"}
@@ -96,7 +97,7 @@ def _campaign(session: Session) -> dict[str, Any] | None:
     if found is None:
         return None
     counts: Counter[State] = Counter()
-    for (state, _reason), count in mailbox.progress(session.connection(), found.id or 0).items():
+    for (state, _reason), count in overview.progress(session.connection(), found.id or 0).items():
         counts[state] += count
     return {
         "title": f"{found.number} {found.title}",

@@ -14,7 +14,7 @@ from handlers.events.organising import find, number_in
 from handlers.place import here
 from handlers.roles import STAFF, Role
 from handlers.segments import REACHED
-from storage import mailbox
+from storage import overview
 from storage.campaigns import Campaign
 from storage.events import Event, Rsvp, RsvpState, coming_events, heads_coming, rsvp_of, rsvps_of
 from storage.profiles import MemberProfile
@@ -158,7 +158,7 @@ def invited(session: Session, event: Event) -> set[int]:
     return {
         person_id
         for campaign_id in campaign_ids
-        for (person_id,) in session.execute(mailbox.people_in(campaign_id or 0, REACHED))
+        for (person_id,) in session.execute(overview.people_in(campaign_id or 0, REACHED))
     }
 
 

@@ -15,10 +15,10 @@ from handlers.periods import Month
 from handlers.purposes import DUTY
 from handlers.reports.filing import SIDES, timeliness
 from handlers.roles import FIELD, STAFF, Role, leaders_of, teams_of, units_of
-from storage import mailbox
-from storage.mailbox import State
+from storage import overview
 from storage.organisation import FieldTeam
 from storage.reports import DaysWord, Report, ReportReceipt
+from storage.states import State
 
 READERS = (*FIELD, *STAFF, Role.UNIT_LIAISON)
 ARRIVED = {State.SENT, State.DELIVERED, State.READ}
@@ -114,7 +114,7 @@ def receipts(context: Context, report: Report) -> str:
         .where(ReportReceipt.report_id == report.id)
         .order_by(col(ReportReceipt.side), col(ReportReceipt.person_id))
     ).all()
-    states = mailbox.states_of(context.connection, sorted({row.occasion for row in rows}))
+    states = overview.states_of(context.connection, sorted({row.occasion for row in rows}))
     words = []
     for side, label in SIDES.items():
         mine = [row for row in rows if row.side == side]

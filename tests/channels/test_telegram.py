@@ -32,8 +32,9 @@ from bot.messages import Address, Choice, File, Inbound, Link, Part, Reply, dump
 from bot.settings import Settings
 from storage import mailbox
 from storage.bubbles import Button
-from storage.mailbox import Inbox, Outbox, State
+from storage.mailbox import Inbox, Outbox
 from storage.people import Contact
+from storage.states import State
 from tests.channels.harness import catalog
 from tests.channels.on_telegram import BOT, LI, WANG, OnTelegram, running
 from tests.world import MemoryChannel

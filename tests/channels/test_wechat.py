@@ -31,8 +31,9 @@ from bot.messages import Address, File, Inbound, Part, load_reply, say
 from bot.purposes import ANSWER
 from bot.settings import demo_settings
 from storage import mailbox
-from storage.mailbox import Outbox, State
+from storage.mailbox import Outbox
 from storage.people import Contact, Grant
+from storage.states import State
 from tests.channels.called import Slow
 from tests.channels.harness import serving
 from tests.channels.on_wechat import (

@@ -22,8 +22,9 @@ from storage import covers, mailbox
 from storage.audit import AuditEntry
 from storage.campaigns import Campaign, CampaignState
 from storage.covers import Cover, CoverRecipient, CoverState
-from storage.mailbox import Outbox, State
+from storage.mailbox import Outbox
 from storage.people import ConsentEntry, Contact, Grant, record_consent, unsubscribe
+from storage.states import State
 from tests.channels.called import PROMPTLY
 from tests.channels.on_wechat import WANG, OnWeChat, running
 from tests.emulators.clock import VirtualClock

@@ -28,8 +28,9 @@ from bot.messages import Address, say
 from bot.settings import demo_settings
 from handlers.purposes import DUTY, INVITATION, LETTER
 from storage import mailbox
-from storage.mailbox import Outbox, State
+from storage.mailbox import Outbox
 from storage.people import ConsentEntry, Contact, Grant, record_consent
+from storage.states import State
 from storage.wechat import NoticeGrant
 from tests.channels.called import PROMPTLY
 from tests.channels.on_wechat import SEND, WANG, OnWeChat, running

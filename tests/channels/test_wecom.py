@@ -26,8 +26,9 @@ from bot.messages import Address, Choice, File, Link, Part, Reply, load_reply, s
 from bot.purposes import ANSWER
 from bot.settings import demo_settings
 from storage import mailbox
-from storage.mailbox import Outbox, State
+from storage.mailbox import Outbox
 from storage.people import Contact, Grant
+from storage.states import State
 from tests.channels.called import SHORT, Slow
 from tests.channels.harness import Trouble, serving
 from tests.channels.on_wecom import (

@@ -31,8 +31,9 @@ from bot.errors import SendError
 from bot.messages import Address, Choice, File, Happening, Part, Reply, say
 from bot.purposes import ANSWER
 from storage import mailbox
-from storage.mailbox import Outbox, State
+from storage.mailbox import Outbox
 from storage.people import Contact
+from storage.states import State
 from tests.channels.harness import settings_for
 from tests.channels.on_wecom_bot import GROUP, LI, WANG, OnWeComBot, bot_settings, running
 from tests.emulators.server import START, Platforms

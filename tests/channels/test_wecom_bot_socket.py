@@ -27,8 +27,9 @@ from bot.context import Context, group_row
 from bot.errors import SendError
 from bot.messages import Address, Choice, File, Happening, Inbound, Part, Reply, load_reply, say
 from storage import leases, mailbox
-from storage.mailbox import Outbox, State
+from storage.mailbox import Outbox
 from storage.people import Contact, Grant
+from storage.states import State
 from tests.channels.harness import serving, settings_for
 from tests.channels.on_wecom_bot import GROUP, LI, WANG
 from tests.channels.on_wecom_bot_socket import ANSWER, SEND, OnSocket, running, until

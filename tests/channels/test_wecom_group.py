@@ -22,7 +22,7 @@ from bot.context import group_row
 from bot.errors import SendError
 from bot.messages import Address, File, Part, say
 from bot.settings import demo_settings
-from storage import mailbox
+from storage import mailbox, steering
 from storage.campaigns import Campaign, CampaignState
 from storage.cursors import read_cursor
 from storage.customer_groups import (
@@ -35,7 +35,8 @@ from storage.customer_groups import (
     forget_leavers,
     standing,
 )
-from storage.mailbox import Outbox, State
+from storage.mailbox import Outbox
+from storage.states import State
 from tests.channels.called import PROMPTLY, SHORT
 from tests.channels.harness import serving
 from tests.channels.on_wecom_kf import wecom_settings
@@ -363,7 +364,7 @@ async def test_what_nobody_taps_in_time_is_taken_back(on: OnGroup) -> None:
     task = on.contact.tasks[on.task()]
     await on.clock.advance(days=4)
     with on.app.services.database.transaction() as connection:
-        mailbox.expire_overdue(connection, on.clock.now())
+        steering.expire_overdue(connection, on.clock.now())
     await on.tend()
     assert (on.states(), task.state) == ([(State.EXPIRED, "expired")], "cancelled")
 

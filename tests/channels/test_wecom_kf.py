@@ -21,8 +21,9 @@ from storage import mailbox
 from storage.conversations import Conversation, Led, Taken, waiting
 from storage.cursors import move_cursor, read_cursor
 from storage.dialogs import Draft
-from storage.mailbox import Inbox, Outbox, State
+from storage.mailbox import Inbox, Outbox
 from storage.people import Contact
+from storage.states import State
 from tests.channels.called import SHORT
 from tests.channels.harness import installed
 from tests.channels.on_wecom_kf import (

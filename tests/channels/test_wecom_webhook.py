@@ -21,7 +21,8 @@ from bot.errors import SendError
 from bot.messages import Address, File, Part, Reply, say
 from bot.settings import Settings, demo_settings
 from storage import mailbox
-from storage.mailbox import Outbox, State
+from storage.mailbox import Outbox
+from storage.states import State
 from tests.channels.called import SHORT
 from tests.channels.harness import LONG, ODD, installed, settings_for
 from tests.emulators.server import Platforms

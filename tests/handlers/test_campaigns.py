@@ -22,11 +22,13 @@ from handlers.composition import Text, rendered
 from handlers.place import Place, place_of
 from handlers.purposes import NEWS, POLICY
 from handlers.segments import Segment
-from storage import mailbox
+from storage import claims, gate
 from storage.audit import VIEWED, AuditEntry
 from storage.campaigns import Campaign, CampaignState
-from storage.mailbox import Outbox, State
+from storage.lanes import ensure_lane
+from storage.mailbox import Outbox
 from storage.people import ConsentNow, Contact
+from storage.states import State
 from tests.people import HOMES, register_many, who
 from tests.world import MemoryChannel, World
 
@@ -268,13 +270,13 @@ def test_a_call_that_fails_during_a_pause_is_not_tried_again_before_it_goes_on(
     world = _office(make_world, 51)
     _approved(world)
     with world.database.transaction() as connection:
-        mailbox.ensure_lane(connection, "memory:bulk", 9)
-        claimed = mailbox.claim(connection, "memory:bulk", "w", world.clock.now(), 1)
-        mailbox.gate(connection, [row.id for row in claimed], "w", world.clock.now())
+        ensure_lane(connection, "memory:bulk", 9)
+        claimed = claims.claim(connection, "memory:bulk", "w", world.clock.now(), 1)
+        gate.gate(connection, [row.id for row in claimed], "w", world.clock.now())
     world.says("小王", "停")
     with world.database.transaction() as connection:
-        failed = mailbox.Outcome(claimed[0].id, State.QUEUED, "rate", 1)
-        mailbox.acknowledge(connection, "w", [failed])
+        failed = gate.Outcome(claimed[0].id, State.QUEUED, "rate", 1)
+        gate.acknowledge(connection, "w", [failed])
     assert _states(world) == {State.HELD: 51}
 
 

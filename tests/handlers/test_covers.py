@@ -8,11 +8,12 @@ from sqlmodel import select
 
 from bot.messages import Happening, Kind
 from handlers.waiting import NOTICE
-from storage.mailbox import Outbox, State
+from storage.mailbox import Outbox
 from storage.organisation import Unit
 from storage.people import OneTimeCode
 from storage.privacy import erase_person
 from storage.scenes import Arrival
+from storage.states import State
 from tests.world import World
 
 

@@ -21,9 +21,9 @@ from storage.customer_groups import (
     standing,
 )
 from storage.group_notices import GroupNotice
-from storage.mailbox import State
 from storage.people import Contact, Person
 from storage.profiles import MemberProfile
+from storage.states import State
 from storage.wechat import keep_unionid
 from tests.people import register_many, who
 from tests.playing import Player

@@ -27,7 +27,7 @@ from storage.columns import EncryptedText, UtcDateTime
 from storage.dialogs import Draft
 from storage.events import Event, Rsvp
 from storage.linking import PersonLink, Said, references, unhandled
-from storage.mailbox import Outbox, State
+from storage.mailbox import Outbox
 from storage.people import (
     ConsentEntry,
     ConsentNow,
@@ -41,6 +41,7 @@ from storage.people import (
 )
 from storage.privacy import export_person
 from storage.profiles import MemberProfile
+from storage.states import State
 from storage.tables import METADATA
 from tests.storage.test_on_postgresql import Meeting, both, told
 from tests.test_every_failure import Fault

@@ -17,9 +17,10 @@ from bot.messages import Part
 from handlers.receipt_export import ACTION, PAGE, RECEIPTS, WRITE
 from storage.audit import VIEWED, AuditEntry
 from storage.campaigns import Campaign, CampaignState
-from storage.mailbox import Outbox, State
+from storage.mailbox import Outbox
 from storage.people import Grant, OneTimeCode
 from storage.profiles import MemberProfile
+from storage.states import State
 from tests.people import HOMES, register_many, who
 from tests.world import World
 

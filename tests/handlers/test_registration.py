@@ -18,7 +18,7 @@ from handlers.role_codes import INVITE
 from storage.audit import AuditEntry
 from storage.campaigns import Campaign
 from storage.dialogs import Draft
-from storage.mailbox import Outbox, State
+from storage.mailbox import Outbox
 from storage.organisation import FieldTeam, TeamMember, Unit
 from storage.people import (
     ConsentEntry,
@@ -29,6 +29,7 @@ from storage.people import (
     unsubscribed,
 )
 from storage.profiles import MemberProfile, ProfileChange, categories_of
+from storage.states import State
 from tests.playing import Player
 from tests.world import OFFICE, World
 

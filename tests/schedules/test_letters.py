@@ -23,8 +23,9 @@ from handlers.forms.names import salutation_line, salutation_options
 from handlers.place import PLACES, Place
 from schedules.letters import LETTERS
 from storage.campaigns import Campaign, CampaignState
-from storage.mailbox import Outbox, State
+from storage.mailbox import Outbox
 from storage.people import Contact, unsubscribe
+from storage.states import State
 from tests.people import name_of, register_many, who
 from tests.world import World
 

@@ -13,7 +13,8 @@ from bot.context import Services
 from bot.messages import load_reply
 from schedules.progress import renew_cards
 from storage.campaigns import Campaign, CampaignState
-from storage.mailbox import TABLE, Outbox, State
+from storage.mailbox import TABLE, Outbox
+from storage.states import State
 from tests.people import HOMES, register_many
 from tests.world import World
 

@@ -26,8 +26,8 @@ from storage.customer_groups import (
     room_left,
     tasks_due,
 )
-from storage.mailbox import State
 from storage.people import Person
+from storage.states import State
 from storage.wechat import keep_unionid
 from tests.bare import NOON, Bare
 

@@ -8,24 +8,26 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, text
 
-from storage import lanes, mailbox, upkeep
+from storage import claims, gate, lanes, overview, steering, upkeep
 from storage.campaigns import Campaign
+from storage.gate import Outcome
 from storage.hotpath import HotPath
-from storage.mailbox import TRANSITIONS, Outcome, State
+from storage.lanes import block_lane
 from storage.people import ConsentEntry, Contact, record_consent, unsubscribe
+from storage.states import STATE_WORDS, TRANSITIONS, State
 from tests.bare import NOON, Bare
 
 
 def claim(bare: Bare, worker: str = "w1", free: int = 100) -> list[int]:
     with bare.database.transaction() as connection:
-        rows = mailbox.claim(connection, "memory:bulk", worker, NOON, free)
+        rows = claims.claim(connection, "memory:bulk", worker, NOON, free)
         return [row.id for row in rows]
 
 
-def gate(bare: Bare, ids: list[int], worker: str = "w1") -> set[int]:
+def let_through(bare: Bare, ids: list[int], worker: str = "w1") -> set[int]:
     with bare.database.transaction() as connection:
-        mailbox.wait_at_fences(connection, ids)
-        return mailbox.gate(connection, ids, worker, NOON)
+        gate.wait_at_fences(connection, ids)
+        return gate.gate(connection, ids, worker, NOON)
 
 
 def consent(bare: Bare, person_id: int, action: str) -> None:
@@ -94,7 +96,7 @@ def test_slots_follow_one_another_at_the_lanes_gap(bare: Bare) -> None:
     bare.lane(gap_ms=100, burst=1)
     bare.rows(50)
     with bare.database.transaction() as connection:
-        rows = mailbox.claim(connection, "memory:bulk", "w1", NOON, 100)
+        rows = claims.claim(connection, "memory:bulk", "w1", NOON, 100)
     assert [row.slot_ms for row in rows] == [0, 100, 200, 300]
 
 
@@ -102,7 +104,7 @@ def test_the_platforms_word_blocks_the_lane(bare: Bare) -> None:
     bare.lane()
     bare.rows(5)
     with bare.database.transaction() as connection:
-        mailbox.block_lane(connection, "memory:bulk", 60)
+        block_lane(connection, "memory:bulk", 60)
     assert claim(bare) == []
 
 
@@ -110,14 +112,14 @@ def test_the_gate_lets_a_leased_row_through_once(bare: Bare) -> None:
     bare.lane()
     bare.rows(1)
     ids = claim(bare)
-    assert gate(bare, ids) == set(ids)
-    assert gate(bare, ids) == set()
+    assert let_through(bare, ids) == set(ids)
+    assert let_through(bare, ids) == set()
 
 
 def test_the_gate_refuses_a_stranger(bare: Bare) -> None:
     bare.lane()
     bare.rows(1)
-    assert gate(bare, claim(bare, "w1"), "w2") == set()
+    assert let_through(bare, claim(bare, "w1"), "w2") == set()
 
 
 def test_a_withdrawn_consent_stops_a_leased_row(bare: Bare) -> None:
@@ -127,7 +129,7 @@ def test_a_withdrawn_consent_stops_a_leased_row(bare: Bare) -> None:
     bare.rows(1, person_id=person, scope="profile", address=f"memory:t:p{person}")
     ids = claim(bare)
     consent(bare, person, "withdrawn")
-    assert gate(bare, ids) == set()
+    assert let_through(bare, ids) == set()
     assert [(row.state, row.reason) for row in bare.all()] == [("suppressed", "consent")]
 
 
@@ -137,7 +139,7 @@ def test_consent_lets_a_row_through(bare: Bare) -> None:
     consent(bare, person, "granted")
     bare.rows(1, person_id=person, scope="profile", address=f"memory:t:p{person}")
     ids = claim(bare)
-    assert gate(bare, ids) == set(ids)
+    assert let_through(bare, ids) == set(ids)
 
 
 @pytest.mark.parametrize("topic", ["节日信", "*"])
@@ -147,14 +149,14 @@ def test_an_unsubscribed_topic_is_suppressed(bare: Bare, topic: str) -> None:
     with bare.database.session() as session:
         unsubscribe(session, person, topic, NOON)
     bare.rows(1, person_id=person, topic="节日信", address=f"memory:t:p{person}")
-    assert gate(bare, claim(bare)) == set()
+    assert let_through(bare, claim(bare)) == set()
     assert bare.all()[0].reason == "unsubscribed"
 
 
 def test_an_expired_row_does_not_leave(bare: Bare) -> None:
     bare.lane()
     bare.rows(1, expires_at=NOON)
-    assert gate(bare, claim(bare)) == set()
+    assert let_through(bare, claim(bare)) == set()
     assert bare.states() == {"expired": 1}
 
 
@@ -163,7 +165,7 @@ def test_a_closed_window_defers_until_the_person_speaks(bare: Bare) -> None:
     [person] = bare.people(1, "window", window_until=NOON, window_left=5)
     address = f"window:t:p{person}"
     bare.rows(1, windowed=True, address=address)
-    assert gate(bare, claim(bare)) == set()
+    assert let_through(bare, claim(bare)) == set()
     assert [(row.state, row.reason) for row in bare.all()] == [("deferred", "window")]
     with bare.database.transaction() as connection:
         HotPath(connection).reopen([address])
@@ -175,7 +177,7 @@ def test_each_send_spends_one_message_of_the_window(bare: Bare) -> None:
     [person] = bare.people(1, "window", window_until=NOON + timedelta(hours=1), window_left=1)
     bare.rows(1, windowed=True, address=f"window:t:p{person}")
     ids = claim(bare)
-    assert gate(bare, ids) == set(ids)
+    assert let_through(bare, ids) == set(ids)
     with bare.database.reading() as session:
         assert session.execute(select(Contact.window_left)).scalar_one() == 0  # type: ignore[call-overload]
 
@@ -196,7 +198,7 @@ def campaign(bare: Bare) -> int:
         return row.id or 0
 
 
-@pytest.mark.parametrize("stop", [mailbox.hold, mailbox.cancel])
+@pytest.mark.parametrize("stop", [steering.hold, steering.cancel])
 def test_nothing_starts_after_a_pause_or_a_cancel_commits(bare: Bare, stop: object) -> None:
     bare.lane()
     number = campaign(bare)
@@ -204,7 +206,7 @@ def test_nothing_starts_after_a_pause_or_a_cancel_commits(bare: Bare, stop: obje
     ids = claim(bare, free=10)
     with bare.database.transaction() as connection:
         stop(connection, number)  # type: ignore[operator]
-    assert gate(bare, ids) == set()
+    assert let_through(bare, ids) == set()
     assert claim(bare) == []
 
 
@@ -219,18 +221,18 @@ def test_a_pause_waits_for_the_gate_and_the_next_gate_for_the_pause(postgres_url
     def pause() -> None:
         with bare.database.transaction() as connection:
             connection.execute(text("UPDATE campaign SET state = 'paused'"))
-            mailbox.fence(connection, number)
+            gate.fence(connection, number)
             done.append("paused")
             assert not gating.wait(0.2)  # the second gate stands before the fence
 
     def let_through() -> None:
-        assert gate(bare, second) == set()
+        assert let_through(bare, second) == set()
         gating.set()
 
     gating = threading.Event()
     with bare.database.transaction() as connection:
-        mailbox.wait_at_fences(connection, first)
-        assert mailbox.gate(connection, first, "w1", NOON) == set(first)
+        gate.wait_at_fences(connection, first)
+        assert gate.gate(connection, first, "w1", NOON) == set(first)
         pausing = threading.Thread(target=pause)
         pausing.start()
         pausing.join(0.2)
@@ -252,8 +254,8 @@ def test_a_paused_campaign_goes_on(bare: Bare) -> None:
     number = campaign(bare)
     bare.rows(20, campaign_id=number)
     with bare.database.transaction() as connection:
-        mailbox.hold(connection, number)
-        assert mailbox.resume(connection, number) == 20
+        steering.hold(connection, number)
+        assert steering.resume(connection, number) == 20
     assert len(claim(bare)) == 20
 
 
@@ -262,12 +264,12 @@ def test_a_dead_workers_rows_wait_or_are_unknown(bare: Bare) -> None:
     bare.rows(2)
     bare.rows(3, occasion="again", repeatable=True, address=None)
     with bare.database.transaction() as connection:
-        mailbox.beat(connection, "dead")
+        claims.beat(connection, "dead")
     ids = claim(bare, "dead")
-    gate(bare, ids[:1], "dead")
+    let_through(bare, ids[:1], "dead")
     with bare.database.transaction() as connection:
         connection.execute(text("UPDATE worker SET beat = 0"))
-        mailbox.sweep(connection, "alive", timedelta(seconds=10), alone=False)
+        claims.sweep(connection, "alive", timedelta(seconds=10), alone=False)
     assert bare.states() == {"unknown": 1, "queued": 4}
 
 
@@ -275,20 +277,20 @@ def test_a_living_workers_rows_are_left_alone(bare: Bare) -> None:
     bare.lane()
     bare.rows(2)
     with bare.database.transaction() as connection:
-        mailbox.beat(connection, "w1")
+        claims.beat(connection, "w1")
     claim(bare, "w1")
     with bare.database.transaction() as connection:
-        assert mailbox.sweep(connection, "w2", timedelta(seconds=10), alone=False) == 0
+        assert claims.sweep(connection, "w2", timedelta(seconds=10), alone=False) == 0
 
 
 def test_a_late_acknowledgement_settles_an_unknown_row(bare: Bare) -> None:
     bare.lane()
     bare.rows(1)
     ids = claim(bare)
-    gate(bare, ids)
+    let_through(bare, ids)
     with bare.database.transaction() as connection:
-        mailbox.sweep(connection, "w2", timedelta(0), alone=True)
-        mailbox.acknowledge(connection, "w1", [Outcome(ids[0], State.SENT, sent_at=NOON)])
+        claims.sweep(connection, "w2", timedelta(0), alone=True)
+        gate.acknowledge(connection, "w1", [Outcome(ids[0], State.SENT, sent_at=NOON)])
     assert bare.states() == {"sent": 1}
 
 
@@ -296,9 +298,9 @@ def test_a_strangers_acknowledgement_changes_nothing(bare: Bare) -> None:
     bare.lane()
     bare.rows(1)
     ids = claim(bare)
-    gate(bare, ids)
+    let_through(bare, ids)
     with bare.database.transaction() as connection:
-        mailbox.acknowledge(connection, "w2", [Outcome(ids[0], State.SENT, sent_at=NOON)])
+        gate.acknowledge(connection, "w2", [Outcome(ids[0], State.SENT, sent_at=NOON)])
     assert bare.states() == {"sending": 1}
 
 
@@ -309,9 +311,9 @@ def test_bodies_are_sealed_in_the_table_and_forgotten_later(bare: Bare) -> None:
         raw = connection.execute(text("SELECT body FROM outbox")).scalar_one()
     assert "您好".encode() not in bytes(raw)
     ids = claim(bare)
-    gate(bare, ids)
+    let_through(bare, ids)
     with bare.database.transaction() as connection:
-        mailbox.acknowledge(connection, "w1", [Outcome(ids[0], State.SENT, sent_at=NOON)])
+        gate.acknowledge(connection, "w1", [Outcome(ids[0], State.SENT, sent_at=NOON)])
         assert upkeep.forget_bodies(connection, NOON + timedelta(days=7), 9) == 1
 
 
@@ -333,7 +335,7 @@ def test_what_was_rolled_back_to_a_savepoint_is_gone(bare: Bare) -> None:
 def test_the_claim_uses_its_partial_indexes(tmp_path: Path) -> None:
     bare = Bare(f"sqlite:///{tmp_path}/plan.db")
     with bare.database.engine.connect() as connection:
-        statement, arguments = mailbox._READY, ("memory:bulk", 10**15, 64)
+        statement, arguments = claims._READY, ("memory:bulk", 10**15, 64)
         plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", arguments).all()
     bare.close()
     used = [word for row in plan for word in row[-1].split() if word.startswith("ix_")]
@@ -342,7 +344,7 @@ def test_the_claim_uses_its_partial_indexes(tmp_path: Path) -> None:
 
 def test_every_state_has_its_transitions_and_words() -> None:
     assert set(TRANSITIONS) == set(State)
-    assert set(mailbox.STATE_WORDS) == set(State)
+    assert set(STATE_WORDS) == set(State)
 
 
 def test_of_a_campaign_long_finished_only_the_counts_are_kept(bare: Bare) -> None:
@@ -361,12 +363,12 @@ def test_of_a_campaign_long_finished_only_the_counts_are_kept(bare: Bare) -> Non
     for person, state in zip(bare.people(4), ("sent", "sent", "failed", "queued"), strict=True):
         bare.rows(1, recipient=f"p{person}", person_id=person, campaign_id=1, state=state)
     with bare.database.transaction() as connection:
-        before = mailbox.progress(connection, 1)
+        before = overview.progress(connection, 1)
         assert upkeep.settle_campaigns(connection, NOON - timedelta(days=1), 9) == 0
         assert upkeep.settle_campaigns(connection, NOON, 2) == 2
-        assert mailbox.progress(connection, 1) == before
+        assert overview.progress(connection, 1) == before
         assert upkeep.settle_campaigns(connection, NOON, 9) == 1
-        assert mailbox.progress(connection, 1) == before
+        assert overview.progress(connection, 1) == before
     assert [row.state for row in bare.all()] == ["queued"]
     assert [row.person_id for row in bare.all()] == [4]
 
@@ -382,7 +384,7 @@ def test_what_is_leased_of_a_stopped_campaign_does_not_leave(
     ids = claim(bare)
     with bare.database.transaction() as connection:
         connection.execute(text("UPDATE campaign SET state = :state"), {"state": state})
-    assert gate(bare, ids) == set()
+    assert let_through(bare, ids) == set()
     assert bare.states() == {kept: 3}
 
 
@@ -391,11 +393,11 @@ def test_what_fails_while_its_campaign_is_being_stopped_is_not_tried_again(bare:
     number = campaign(bare)
     bare.rows(1, campaign_id=number)
     ids = claim(bare)
-    assert gate(bare, ids) == set(ids)
+    assert let_through(bare, ids) == set(ids)
     with bare.database.transaction() as connection:
         connection.execute(text("UPDATE campaign SET state = 'paused'"))
-        mailbox.hold(connection, number)
-        mailbox.acknowledge(connection, "w1", [Outcome(ids[0], State.QUEUED)])
+        steering.hold(connection, number)
+        gate.acknowledge(connection, "w1", [Outcome(ids[0], State.QUEUED)])
     assert bare.states() == {"held": 1}
 
 
@@ -403,9 +405,9 @@ def test_what_was_gated_without_our_knowing_it_waits_again(bare: Bare) -> None:
     bare.lane()
     bare.rows(2)
     ids = claim(bare)
-    gate(bare, ids)
+    let_through(bare, ids)
     with bare.database.transaction() as connection:
-        mailbox.take_back(connection, "w1", ids)
+        gate.take_back(connection, "w1", ids)
     assert [(row.state, row.tried_at) for row in bare.all()] == [("queued", None)] * 2
 
 
@@ -413,8 +415,8 @@ def test_slots_are_given_by_one_clock_to_all_workers(bare: Bare) -> None:
     bare.lane(gap_ms=100)
     bare.rows(50)
     with bare.database.transaction() as connection:
-        first = mailbox.claim(connection, "memory:bulk", "w1", NOON, 2, ticks=lambda: 5.0)
-        later = mailbox.claim(connection, "memory:bulk", "w2", NOON, 1, ticks=lambda: 5.0)
+        first = claims.claim(connection, "memory:bulk", "w1", NOON, 2, ticks=lambda: 5.0)
+        later = claims.claim(connection, "memory:bulk", "w2", NOON, 1, ticks=lambda: 5.0)
     assert [round(row.due, 3) for row in first] == [5.0, 5.1]
     assert 0.1 < later[0].due - 5.0 <= 0.2
 
@@ -423,7 +425,7 @@ def test_no_slot_is_sooner_than_its_worker_can_use_it(bare: Bare) -> None:
     bare.lane(gap_ms=100)
     bare.rows(50)
     with bare.database.transaction() as connection:
-        rows = mailbox.claim(connection, "memory:bulk", "w1", NOON, 2, lead_ms=50)
+        rows = claims.claim(connection, "memory:bulk", "w1", NOON, 2, lead_ms=50)
     assert [row.slot_ms for row in rows] == [50, 150]
 
 
@@ -436,7 +438,7 @@ def test_a_broken_lane_gives_one_row_at_a_time(bare: Bare) -> None:
     assert claim(bare) == []
     with bare.database.transaction() as connection:
         connection.execute(text("UPDATE lane SET blocked_until = 0"))
-        [row] = mailbox.claim(connection, "memory:bulk", "w1", NOON, 100)
+        [row] = claims.claim(connection, "memory:bulk", "w1", NOON, 100)
     assert row.probe
     assert claim(bare) == []
     with bare.database.transaction() as connection:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from storage import mailbox
-from storage.mailbox import Outcome, State
+from storage import claims, gate
+from storage.gate import Outcome
+from storage.states import State
 from tests.bare import NOON, Bare
 
 
@@ -25,11 +26,11 @@ def round_of(bare: Bare) -> list[str]:
     said: list[str] = []
     with bare.database.transaction() as connection:
         connection.connection.driver_connection.set_trace_callback(said.append)  # type: ignore[union-attr]
-        lanes = mailbox.due_lanes(connection, NOON)
-        rows = mailbox.claim(connection, lanes[0], "w", NOON, 3)
-        passed = mailbox.gate(connection, [row.id for row in rows], "w", NOON)
-        mailbox.gate(connection, [row.id for row in rows], "w", NOON)  # turned away
-        mailbox.acknowledge(connection, "w", [Outcome(id, State.SENT) for id in passed])
+        lanes = claims.due_lanes(connection, NOON)
+        rows = claims.claim(connection, lanes[0], "w", NOON, 3)
+        passed = gate.gate(connection, [row.id for row in rows], "w", NOON)
+        gate.gate(connection, [row.id for row in rows], "w", NOON)  # turned away
+        gate.acknowledge(connection, "w", [Outcome(id, State.SENT) for id in passed])
         connection.connection.driver_connection.set_trace_callback(None)  # type: ignore[union-attr]
     return said
 

@@ -10,11 +10,12 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from storage import mailbox
+from storage import claims, gate, mailbox, steering
 from storage.campaigns import Campaign, CampaignState
+from storage.gate import Outcome
 from storage.hotpath import HotPath
-from storage.mailbox import TRANSITIONS, Outcome, State
 from storage.people import ConsentNow
+from storage.states import TRANSITIONS, State
 from tests.bare import NOON, Bare
 
 # Those that wait; the one that a claim would take comes last.
@@ -56,13 +57,13 @@ class Ledger(Bare):
             return id
         with self.database.transaction() as connection:
             lane = str(values.get("lane", "memory:bulk"))
-            mailbox.claim(connection, lane, "w", NOON, 1000)
+            claims.claim(connection, lane, "w", NOON, 1000)
             if state is State.LEASED:
                 return id
-            mailbox.gate(connection, [id], "w", NOON)
+            gate.gate(connection, [id], "w", NOON)
             if state is not State.SENDING:
                 outcome = Outcome(id, state, tried=state is State.UNKNOWN, reason="window")
-                mailbox.acknowledge(connection, "w", [outcome])
+                gate.acknowledge(connection, "w", [outcome])
         return id
 
 
@@ -126,11 +127,11 @@ class Drive:
         with self._in() as connection:
             for id, state in zip(ids, states, strict=True):
                 again = State.DEFERRED if state is State.DEFERRED else State.QUEUED
-                mailbox.acknowledge(connection, "w", [Outcome(id, again, tried=True)])
+                gate.acknowledge(connection, "w", [Outcome(id, again, tried=True)])
                 if state is State.HELD:
                     self._state(connection, id, State.HELD)
                 if state is State.LEASED:
-                    mailbox.claim(connection, "sure:bulk", "w", NOON, 1000)
+                    claims.claim(connection, "sure:bulk", "w", NOON, 1000)
 
     def _state(self, connection: Connection, id: int, state: State) -> None:
         statement = mailbox.TABLE.update().where(mailbox.TABLE.c.id == id)
@@ -140,24 +141,24 @@ class Drive:
         number = letter(self._ledger)
         self._rows(*WAITING, campaign_id=number)
         with self._in() as connection:
-            assert mailbox.hold(connection, number) == 3
-            assert mailbox.resume(connection, number) == 4
-            mailbox.cancel(connection, number)
+            assert steering.hold(connection, number) == 3
+            assert steering.resume(connection, number) == 4
+            steering.cancel(connection, number)
         self._rows(*WAITING, campaign_id=number)
         self._tried(*WAITING, campaign_id=number)
         with self._in() as connection:
-            mailbox.cancel(connection, number)
+            steering.cancel(connection, number)
         self._rows(State.FAILED, State.DEAD, State.UNKNOWN, State.UNKNOWN, campaign_id=number)
         with self._in() as connection:
-            mailbox.try_again(connection, number, [State.FAILED, State.DEAD])
-            mailbox.try_again(connection, number, [State.UNKNOWN])
+            steering.try_again(connection, number, [State.FAILED, State.DEAD])
+            steering.try_again(connection, number, [State.UNKNOWN])
         self._rows(State.UNKNOWN, campaign_id=number)
         with self._in() as connection:
-            mailbox.count_as_sent(connection, number)
+            steering.count_as_sent(connection, number)
         [sending] = self._rows(State.SENDING, campaign_id=number)
         with self._in() as connection:
             connection.execute(text("UPDATE campaign SET state = 'paused'"))
-            mailbox.acknowledge(connection, "w", [Outcome(sending, State.QUEUED)])
+            gate.acknowledge(connection, "w", [Outcome(sending, State.QUEUED)])
             connection.execute(text("UPDATE campaign SET state = :c"), {"c": CampaignState.DONE})
 
     def _gate(self) -> None:
@@ -167,7 +168,7 @@ class Drive:
             *self._rows(State.LEASED, windowed=True),
         ]
         with self._in() as connection:
-            assert mailbox.gate(connection, leased, "w", NOON) == set()
+            assert gate.gate(connection, leased, "w", NOON) == set()
 
     def _outcomes(self) -> None:
         results: Sequence[State] = sorted(TRANSITIONS[State.SENDING])
@@ -175,14 +176,14 @@ class Drive:
         late = [state for state in results if state is not State.UNKNOWN]
         with self._in() as connection:
             for id, state in zip(ids, results, strict=True):
-                mailbox.acknowledge(connection, "w", [Outcome(id, state)])
+                gate.acknowledge(connection, "w", [Outcome(id, state)])
         ids = self._rows(*[State.UNKNOWN] * len(late))
         with self._in() as connection:
             for id, state in zip(ids, late, strict=True):
-                mailbox.acknowledge(connection, "w", [Outcome(id, state)])
+                gate.acknowledge(connection, "w", [Outcome(id, state)])
         [leased] = self._rows(State.LEASED)
         with self._in() as connection:
-            mailbox.fail_leased(connection, "w", [leased], "render")
+            claims.fail_leased(connection, "w", [leased], "render")
         self._rows(State.DEFERRED)
         with self._in() as connection:
             HotPath(connection).reopen([f"memory:t:u{self._number}"])
@@ -190,7 +191,7 @@ class Drive:
     def _workers(self) -> None:
         self._rows(State.LEASED, State.SENDING)
         with self._in() as connection:
-            mailbox.sweep(connection, "other", TTL, alone=True)
+            claims.sweep(connection, "other", TTL, alone=True)
 
     def _people(self) -> None:
         [person] = self._ledger.people(1)
@@ -199,11 +200,11 @@ class Drive:
             session.add(agreed)
         self._rows(*WAITING, person_id=person, scope="profile")
         with self._in() as connection:
-            mailbox.suppress_person(connection, person, "withdrawn")
+            steering.suppress_person(connection, person, "withdrawn")
         self._rows(State.AWAITING_STAFF, *WAITING, expires_at=NOON + HOUR)
         self._tried(*WAITING, expires_at=NOON + HOUR)
         with self._in() as connection:
-            mailbox.expire_overdue(connection, NOON + HOUR)
+            steering.expire_overdue(connection, NOON + HOUR)
 
     def _reports(self) -> None:
         [first, second, third, *asked] = self._rows(
@@ -212,11 +213,11 @@ class Drive:
         with self._in() as connection:
             for number, id in enumerate((first, second, third)):
                 sent = Outcome(id, State.SENT, provider_id=f"m{number}")
-                mailbox.acknowledge(connection, "w", [sent])
-            mailbox.report(connection, "memory", "m0", State.DELIVERED)
-            mailbox.report(connection, "memory", "m0", State.READ)
-            mailbox.report(connection, "memory", "m1", State.READ)
-            mailbox.report(connection, "memory", "m2", State.FAILED)
+                gate.acknowledge(connection, "w", [sent])
+            gate.report(connection, "memory", "m0", State.DELIVERED)
+            gate.report(connection, "memory", "m0", State.READ)
+            gate.report(connection, "memory", "m1", State.READ)
+            gate.report(connection, "memory", "m2", State.FAILED)
             told = (State.SENT, State.FAILED, State.CANCELLED, State.EXPIRED, State.SUPPRESSED)
             for id, state in zip(asked, told, strict=True):
                 self._state(connection, id, state)

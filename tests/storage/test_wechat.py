@@ -9,14 +9,14 @@ from sqlalchemy import delete, select, update
 from sqlmodel import col
 
 from bot.context import new_row
-from storage import covers, mailbox, scenes, wechat
+from storage import claims, covers, gate, mailbox, overview, scenes, wechat
 from storage.campaigns import Campaign, CampaignState
 from storage.covers import Counts, Cover, CoverRecipient, CoverState
 from storage.hotpath import HotPath
-from storage.mailbox import State
 from storage.people import Person
 from storage.platform_tokens import keep_token, token_of
 from storage.scenes import Arrival, CodeState, SceneCode
+from storage.states import State
 from storage.wechat import Follower, NoticeGrant
 from tests.bare import NOON, Bare
 
@@ -250,11 +250,11 @@ def test_what_needs_no_window_is_let_through_only_where_it_is_closed(bare: Bare)
     [open_one] = bare.people(1, "window", window_until=NOON + timedelta(hours=1), window_left=5)
     bare.rows(1, lane="window:bulk", windowed=True, address=f"window:t:p{open_one}")
     with bare.database.transaction() as connection:
-        ids = [row.id for row in mailbox.claim(connection, "window:bulk", "w", NOON, 9)]
-        beyond = mailbox.gate_beyond(connection, ids, ids, "w", NOON)
+        ids = [row.id for row in claims.claim(connection, "window:bulk", "w", NOON, 9)]
+        beyond = gate.gate_beyond(connection, ids, ids, "w", NOON)
         rest = [id for id in ids if id not in beyond]
-        assert mailbox.gate(connection, rest, "w", NOON) == set(rest)
-        assert mailbox.gate_beyond(connection, ids, [], "w", NOON) == set()
+        assert gate.gate(connection, rest, "w", NOON) == set(rest)
+        assert gate.gate_beyond(connection, ids, [], "w", NOON) == set()
     assert (len(beyond), len(rest), len(closed)) == (2, 1, 2)
 
 
@@ -262,9 +262,9 @@ def test_what_nobody_consented_to_does_not_leave_beyond_the_window_either(bare: 
     bare.lane("window:bulk")
     waiting_rows(bare, 1, scope="profile")
     with bare.database.transaction() as connection:
-        ids = [row.id for row in mailbox.claim(connection, "window:bulk", "w", NOON, 9)]
-        assert mailbox.gate_beyond(connection, ids, ids, "w", NOON) == set()
-        mailbox.gate(connection, ids, "w", NOON)
+        ids = [row.id for row in claims.claim(connection, "window:bulk", "w", NOON, 9)]
+        assert gate.gate_beyond(connection, ids, ids, "w", NOON) == set()
+        gate.gate(connection, ids, "w", NOON)
     assert bare.states() == {"suppressed": 1}
 
 
@@ -292,7 +292,7 @@ def test_a_push_begins_with_those_who_still_wait_and_keeps_its_list(bare: Bare) 
 
 def waits(bare: Bare, person: int) -> int:
     with bare.database.engine.connect() as connection:
-        return mailbox.waits_for(connection, f"window:t:p{person}")
+        return overview.waits_for(connection, f"window:t:p{person}")
 
 
 def test_news_of_a_platform_is_taken_once(bare: Bare) -> None:

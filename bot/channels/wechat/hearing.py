@@ -10,9 +10,9 @@ from bot.channels.wechat.reading import CHANGED, NAME, POPUP, SENT
 from bot.context import Context
 from bot.errors import NotYet
 from bot.messages import Address
-from storage import covers, mailbox, wechat
+from storage import covers, gate, mailbox, wechat
 from storage.covers import Counts
-from storage.mailbox import State
+from storage.states import State
 
 LONGEST_ID = 128  # characters; a template's has 43
 _BOXES = {
@@ -69,7 +69,7 @@ class Hearing:
         state, reason = State.DELIVERED, "notice"
         if status.lower().startswith("failed"):
             state, reason = State.FAILED, "blocked" if "block" in status.lower() else "refused"
-        if mailbox.report(context.connection, NAME, job, state, reason):
+        if gate.report(context.connection, NAME, job, state, reason):
             return
         whose = str(Address(NAME, self._account, word(fields, "FromUserName")))
         if wechat.in_flight(context.connection, whose):

@@ -13,10 +13,10 @@ from bot.channels.wecom.group.wire import GroupWire, Outcome, Progress
 from bot.clock import BEIJING, Clock, QuietHours
 from bot.errors import SendError
 from bot.messages import Address
-from storage import mailbox
+from storage import gate, mailbox
 from storage.customer_groups import Pending, StaffTask, tasks_due
 from storage.db import Database
-from storage.mailbox import State
+from storage.states import State
 
 LOOK = timedelta(minutes=1)
 REMIND_AFTER = (timedelta(hours=2), timedelta(hours=24), timedelta(hours=48))
@@ -107,7 +107,7 @@ class TaskKeeper:
         """Tell the outbox; a row that has not been written down yet is told in a while."""
         now = self._clock.now()
         with self._database.session() as session:
-            moved = mailbox.report(session.connection(), NAME, task.id, state, reason)
+            moved = gate.report(session.connection(), NAME, task.id, state, reason)
             kept = session.get_one(StaffTask, task.id)
             too_early = not moved and _unwritten(session, task.id)
             waits = too_early and now - kept.made_at < NOBODY_WAITS

@@ -45,13 +45,13 @@ from bot.context import ChannelFacts, Services
 from bot.errors import SendError
 from bot.messages import Address, File, Happening, Inbound, Part
 from bot.settings import Settings
-from storage import conversations, leases, mailbox
+from storage import conversations, gate, leases
 from storage.conversations import Led, Letter, Standing
 from storage.cursors import read_cursor
 from storage.db import Database
 from storage.hotpath import HotPath
-from storage.mailbox import State
 from storage.people import Contact
+from storage.states import State
 
 EVENT = "kf_msg_or_event"
 WINDOW = (timedelta(hours=48), 5)
@@ -301,7 +301,7 @@ class KfChannel:
 
     def _failed(self, connection: Connection, address: str, what: NotDelivered) -> None:
         reason = FAILURES.get(what.why, f"平台未送达（{what.why}）")
-        mailbox.report(connection, NAME, what.msgid, State.FAILED, reason)
+        gate.report(connection, NAME, what.msgid, State.FAILED, reason)
         if what.why in SHUT:
             connection.execute(
                 update(Contact).where(col(Contact.address) == address).values(window_left=0)
