@@ -24,7 +24,7 @@ def claim(bare: Bare, worker: str = "w1", free: int = 100) -> list[int]:
         return [row.id for row in rows]
 
 
-def let_through(bare: Bare, ids: list[int], worker: str = "w1") -> set[int]:
+def gated(bare: Bare, ids: list[int], worker: str = "w1") -> set[int]:
     with bare.database.transaction() as connection:
         gate.wait_at_fences(connection, ids)
         return gate.gate(connection, ids, worker, NOON)
@@ -112,14 +112,14 @@ def test_the_gate_lets_a_leased_row_through_once(bare: Bare) -> None:
     bare.lane()
     bare.rows(1)
     ids = claim(bare)
-    assert let_through(bare, ids) == set(ids)
-    assert let_through(bare, ids) == set()
+    assert gated(bare, ids) == set(ids)
+    assert gated(bare, ids) == set()
 
 
 def test_the_gate_refuses_a_stranger(bare: Bare) -> None:
     bare.lane()
     bare.rows(1)
-    assert let_through(bare, claim(bare, "w1"), "w2") == set()
+    assert gated(bare, claim(bare, "w1"), "w2") == set()
 
 
 def test_a_withdrawn_consent_stops_a_leased_row(bare: Bare) -> None:
@@ -129,7 +129,7 @@ def test_a_withdrawn_consent_stops_a_leased_row(bare: Bare) -> None:
     bare.rows(1, person_id=person, scope="profile", address=f"memory:t:p{person}")
     ids = claim(bare)
     consent(bare, person, "withdrawn")
-    assert let_through(bare, ids) == set()
+    assert gated(bare, ids) == set()
     assert [(row.state, row.reason) for row in bare.all()] == [("suppressed", "consent")]
 
 
@@ -139,7 +139,7 @@ def test_consent_lets_a_row_through(bare: Bare) -> None:
     consent(bare, person, "granted")
     bare.rows(1, person_id=person, scope="profile", address=f"memory:t:p{person}")
     ids = claim(bare)
-    assert let_through(bare, ids) == set(ids)
+    assert gated(bare, ids) == set(ids)
 
 
 @pytest.mark.parametrize("topic", ["节日信", "*"])
@@ -149,14 +149,14 @@ def test_an_unsubscribed_topic_is_suppressed(bare: Bare, topic: str) -> None:
     with bare.database.session() as session:
         unsubscribe(session, person, topic, NOON)
     bare.rows(1, person_id=person, topic="节日信", address=f"memory:t:p{person}")
-    assert let_through(bare, claim(bare)) == set()
+    assert gated(bare, claim(bare)) == set()
     assert bare.all()[0].reason == "unsubscribed"
 
 
 def test_an_expired_row_does_not_leave(bare: Bare) -> None:
     bare.lane()
     bare.rows(1, expires_at=NOON)
-    assert let_through(bare, claim(bare)) == set()
+    assert gated(bare, claim(bare)) == set()
     assert bare.states() == {"expired": 1}
 
 
@@ -165,7 +165,7 @@ def test_a_closed_window_defers_until_the_person_speaks(bare: Bare) -> None:
     [person] = bare.people(1, "window", window_until=NOON, window_left=5)
     address = f"window:t:p{person}"
     bare.rows(1, windowed=True, address=address)
-    assert let_through(bare, claim(bare)) == set()
+    assert gated(bare, claim(bare)) == set()
     assert [(row.state, row.reason) for row in bare.all()] == [("deferred", "window")]
     with bare.database.transaction() as connection:
         HotPath(connection).reopen([address])
@@ -177,7 +177,7 @@ def test_each_send_spends_one_message_of_the_window(bare: Bare) -> None:
     [person] = bare.people(1, "window", window_until=NOON + timedelta(hours=1), window_left=1)
     bare.rows(1, windowed=True, address=f"window:t:p{person}")
     ids = claim(bare)
-    assert let_through(bare, ids) == set(ids)
+    assert gated(bare, ids) == set(ids)
     with bare.database.reading() as session:
         assert session.execute(select(Contact.window_left)).scalar_one() == 0  # type: ignore[call-overload]
 
@@ -206,7 +206,7 @@ def test_nothing_starts_after_a_pause_or_a_cancel_commits(bare: Bare, stop: obje
     ids = claim(bare, free=10)
     with bare.database.transaction() as connection:
         stop(connection, number)  # type: ignore[operator]
-    assert let_through(bare, ids) == set()
+    assert gated(bare, ids) == set()
     assert claim(bare) == []
 
 
@@ -226,7 +226,7 @@ def test_a_pause_waits_for_the_gate_and_the_next_gate_for_the_pause(postgres_url
             assert not gating.wait(0.2)  # the second gate stands before the fence
 
     def let_through() -> None:
-        assert let_through(bare, second) == set()
+        assert gated(bare, second) == set()
         gating.set()
 
     gating = threading.Event()
@@ -266,7 +266,7 @@ def test_a_dead_workers_rows_wait_or_are_unknown(bare: Bare) -> None:
     with bare.database.transaction() as connection:
         claims.beat(connection, "dead")
     ids = claim(bare, "dead")
-    let_through(bare, ids[:1], "dead")
+    gated(bare, ids[:1], "dead")
     with bare.database.transaction() as connection:
         connection.execute(text("UPDATE worker SET beat = 0"))
         claims.sweep(connection, "alive", timedelta(seconds=10), alone=False)
@@ -287,7 +287,7 @@ def test_a_late_acknowledgement_settles_an_unknown_row(bare: Bare) -> None:
     bare.lane()
     bare.rows(1)
     ids = claim(bare)
-    let_through(bare, ids)
+    gated(bare, ids)
     with bare.database.transaction() as connection:
         claims.sweep(connection, "w2", timedelta(0), alone=True)
         gate.acknowledge(connection, "w1", [Outcome(ids[0], State.SENT, sent_at=NOON)])
@@ -298,7 +298,7 @@ def test_a_strangers_acknowledgement_changes_nothing(bare: Bare) -> None:
     bare.lane()
     bare.rows(1)
     ids = claim(bare)
-    let_through(bare, ids)
+    gated(bare, ids)
     with bare.database.transaction() as connection:
         gate.acknowledge(connection, "w2", [Outcome(ids[0], State.SENT, sent_at=NOON)])
     assert bare.states() == {"sending": 1}
@@ -311,7 +311,7 @@ def test_bodies_are_sealed_in_the_table_and_forgotten_later(bare: Bare) -> None:
         raw = connection.execute(text("SELECT body FROM outbox")).scalar_one()
     assert "您好".encode() not in bytes(raw)
     ids = claim(bare)
-    let_through(bare, ids)
+    gated(bare, ids)
     with bare.database.transaction() as connection:
         gate.acknowledge(connection, "w1", [Outcome(ids[0], State.SENT, sent_at=NOON)])
         assert upkeep.forget_bodies(connection, NOON + timedelta(days=7), 9) == 1
@@ -384,7 +384,7 @@ def test_what_is_leased_of_a_stopped_campaign_does_not_leave(
     ids = claim(bare)
     with bare.database.transaction() as connection:
         connection.execute(text("UPDATE campaign SET state = :state"), {"state": state})
-    assert let_through(bare, ids) == set()
+    assert gated(bare, ids) == set()
     assert bare.states() == {kept: 3}
 
 
@@ -393,7 +393,7 @@ def test_what_fails_while_its_campaign_is_being_stopped_is_not_tried_again(bare:
     number = campaign(bare)
     bare.rows(1, campaign_id=number)
     ids = claim(bare)
-    assert let_through(bare, ids) == set(ids)
+    assert gated(bare, ids) == set(ids)
     with bare.database.transaction() as connection:
         connection.execute(text("UPDATE campaign SET state = 'paused'"))
         steering.hold(connection, number)
@@ -405,7 +405,7 @@ def test_what_was_gated_without_our_knowing_it_waits_again(bare: Bare) -> None:
     bare.lane()
     bare.rows(2)
     ids = claim(bare)
-    let_through(bare, ids)
+    gated(bare, ids)
     with bare.database.transaction() as connection:
         gate.take_back(connection, "w1", ids)
     assert [(row.state, row.tried_at) for row in bare.all()] == [("queued", None)] * 2
