@@ -192,10 +192,3 @@ def reopen(connection: Connection, address: str, purposes: Iterable[str]) -> int
         )
         .values(state=State.QUEUED, reason="")
     ).rowcount
-
-
-def first_time(connection: Connection, key: str, now: datetime) -> bool:
-    """Take what a platform tells under this key; False if it was taken before."""
-    row = {"key": key, "person_id": None, "received_at": now, "reply": None}
-    statement = on_conflict_nothing(connection, INBOX).returning(INBOX.c.key)
-    return connection.execute(statement, row).first() is not None

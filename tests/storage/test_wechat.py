@@ -295,14 +295,6 @@ def waits(bare: Bare, person: int) -> int:
         return overview.waits_for(connection, f"window:t:p{person}")
 
 
-def test_news_of_a_platform_is_taken_once(bare: Bare) -> None:
-    def take() -> bool:
-        with bare.database.transaction() as connection:
-            return mailbox.first_time(connection, "wechat:wx1:e1", NOON)
-
-    assert [take(), take()] == [True, False]
-
-
 def test_a_token_is_kept_for_all_and_replaced(bare: Bare) -> None:
     with bare.database.transaction() as connection:
         assert token_of(connection, "wechat:wx1") is None
