@@ -1,8 +1,7 @@
 """Outbox to channels: claim ahead, render, gate, send, acknowledge; nothing else ever sends.
 
 The loop keeps more rows leased than calls in flight, so that calls never wait for the database.
-All database work runs in two threads: one claims and renders, one gates and
-acknowledges.
+All database work runs in two threads: one claims and renders, one gates and acknowledges.
 """
 
 from __future__ import annotations
@@ -13,28 +12,25 @@ import random
 import secrets
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from time import monotonic
-from typing import TypeVar
 
 import structlog
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from bot.alarm import call_for_help
 from bot.breaker import Breaker
-from bot.channels.base import Awaiting, Channel, Exclusive, Notice, Notifying, Paced
+from bot.channels.base import Channel, Exclusive
+from bot.clerk import Clerk
 from bot.context import Services
-from bot.errors import SendError
+from bot.courier import Courier, channel_of
 from bot.messages import Address
 from bot.wording import Ready, Wording
 from storage import claims, gate, steering
 from storage.claims import Claimed
-from storage.db import Database, Kept
 from storage.gate import Outcome
-from storage.lanes import block_lane, ensure_lane
+from storage.lanes import ensure_lane
 from storage.states import State
 
 IN_FLIGHT = 64
@@ -45,15 +41,9 @@ WORKER_TTL = timedelta(seconds=10)
 JUMP = timedelta(minutes=1)  # by which a clock that goes back is said to have been set
 FENCE = 0.8  # of that time without a beat, after which we start no call: others may think us dead
 FINISH = 6.0  # seconds for calls under way, and for their results, when we are asked to end
-TRIES = 5
-FIRST_WAIT = 2.0  # seconds before the second try; doubles, half of it by chance
-STOPPED = 300.0  # seconds until a channel that waits for a person's hand is tried again
-LONGEST_WAIT = timedelta(days=1).total_seconds()  # whatever patience a platform asks for
-
 MOST_LEAD = 0.25  # seconds before its slot that a row may pass the gate
 
 log = structlog.get_logger()
-T = TypeVar("T")
 
 
 @dataclass
@@ -75,43 +65,6 @@ class _Leave:
     in_turn: frozenset[int] = frozenset()
 
 
-@dataclass
-class _Counters:
-    """What `hongyan doctor` and /metrics tell about the loop."""
-
-    sent: int = 0
-    failed: int = 0
-    unknown: int = 0
-    retried: int = 0
-    late: int = 0
-    """Rows that asked for another slot because theirs had gone by."""
-    by_reason: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    moved: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    """Rows something became of, by lane."""
-
-
-class _Clerk:
-    """A thread that does one thing after the other, with a connection of its own."""
-
-    def __init__(self, name: str, database: Database) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
-        self._kept = Kept(database)
-        self.transaction, self.unhurried = self._kept.transaction, self._kept.unhurried
-
-    async def does(self, work: Callable[..., T], *arguments: object) -> T:
-        """Have something done there."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
-
-    async def rest(self) -> None:
-        """Give the connection back until there is something to do again."""
-        await self.does(self._kept.close)
-
-    def leave(self) -> None:
-        """Do what was asked for, and nothing more."""
-        self._thread.shutdown()
-        self._kept.close()
-
-
 class Delivery:
     """Drains the outbox through the channels until cancelled."""
 
@@ -128,12 +81,9 @@ class Delivery:
     ) -> None:
         self.services = services
         self.channels = channels
-        self._notifying = {n: c for n, c in channels.items() if isinstance(c, Notifying)}
-        self._paced = {n: c for n, c in channels.items() if isinstance(c, Paced)}
         self._breaker = Breaker(services)
         self._quiet = services.settings.quiet
         self.worker = worker or f"w{secrets.token_hex(6)}"
-        self.counters = _Counters()
         self._alone = alone
         self._slots = in_flight
         self._ttl = ttl
@@ -141,13 +91,14 @@ class Delivery:
         # Calls begun together end together, and all slots wait while they are written down. In
         # several batches they take turns; but on PostgreSQL each costs its round trips.
         self._batch = max(1, in_flight // (4 if services.database.sqlite else 2))
-        self._chance = chance
         self._awake = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         database = services.database.steady
         self._wording = Wording(services, self.worker)
-        self._claims = _Clerk("claims", database)
-        self._ledger = _Clerk("ledger", database)
+        self._claims = Clerk("claims", database)
+        self._ledger = Clerk("ledger", database)
+        self._courier = Courier(services, channels, self._breaker, self._claims, chance)
+        self.counters = self._courier.counters
         self._results: list[Outcome] = []
         self._doubtful: dict[int, bool] = {}
         self._returned: list[int] = []
@@ -485,7 +436,7 @@ class Delivery:
     def _take_turns(self, connection: Connection, rows: Sequence[Claimed]) -> frozenset[int]:
         """Of rows that leave, those whose chat is free; its turn is theirs."""
         found: set[int] = set()
-        for name, channel in self._paced.items():
+        for name, channel in self._courier.paced.items():
             ours = [row for row in rows if channel_of(row.lane) == name]
             mine = {Address.parse(row.address): row.id for row in ours}
             if mine:
@@ -494,7 +445,7 @@ class Delivery:
         return frozenset(found)
 
     def _can_be_told(self, row: Claimed) -> bool:
-        channel = self._notifying.get(channel_of(row.lane))
+        channel = self._courier.notifying.get(channel_of(row.lane))
         return channel is not None and row.person_id is not None and row.purpose in channel.noticed
 
     def _launch(self, ready: Ready) -> None:
@@ -526,7 +477,7 @@ class Delivery:
         if not missed and ready.row.gap_ms and (early := ready.due - monotonic()) > 0:
             await asyncio.sleep(early)
         missed = missed or ready.late(monotonic())
-        outcome = self._missed(ready) if missed else await self._send(ready)
+        outcome = self._missed(ready) if missed else await self._courier.send(ready)
         self.counters.moved[ready.row.lane] += 1
         # Looked up after the wait: the exchange swaps the list while calls are under way.
         self._results.append(outcome)
@@ -541,120 +492,6 @@ class Delivery:
         return Outcome(
             row.id, State.QUEUED, attempts=row.attempts, parts_sent=row.parts_sent, tried=tried
         )
-
-    async def _send(self, ready: Ready) -> Outcome:
-        row = ready.row
-        name = channel_of(row.lane)
-        channel = self.channels[name]
-        address = Address.parse(row.address)
-        done, state = row.parts_sent, State.SENT
-        sent: str | Awaiting = ""
-        try:
-            if ready.noticed:
-                sent = await self._notify(ready, address)
-                done = len(ready.parts)
-            for number in range(done, len(ready.parts)):
-                part, key = ready.parts[number], f"{row.id}-{number}"
-                if ready.in_turn and number == row.parts_sent:
-                    sent = await self._paced[name].send_in_turn(address, part, key)
-                else:
-                    sent = await channel.send(address, part, key)
-                done = number + 1
-        except SendError as error:
-            return await self._refused(ready, error, done)
-        except Exception as error:  # noqa: BLE001  # a channel's bug is not known to have sent nothing
-            log.error("channel_failed", lane=row.lane, error=type(error).__name__)
-            return await self._refused(ready, SendError("bug", unknown=True), done)
-        self.counters.sent += 1
-        self._breaker.answered(name)
-        if row.probe:
-            await self._try_to(self._breaker.mend, name)
-        if isinstance(sent, Awaiting):
-            state, sent = State.AWAITING_STAFF, sent.id
-        return Outcome(
-            row.id,
-            state,
-            reason="notice" if ready.noticed else "",
-            attempts=row.attempts + 1,
-            parts_sent=done,
-            sent_at=self.services.clock.now(),
-            provider_id=sent,
-            body_hash=ready.digest,
-        )
-
-    async def _notify(self, ready: Ready, address: Address) -> str:
-        row = ready.row
-        assert row.person_id is not None
-        text = "\n\n".join(part.text for part in ready.parts)
-        notice = Notice(row.id, row.purpose, row.person_id, text)
-        channel = self._notifying[address.channel]
-        return await channel.notify(address, notice, f"{row.id}-{row.parts_sent}")
-
-    async def _refused(self, ready: Ready, error: SendError, done: int) -> Outcome:
-        """What a failed call makes of a row."""
-        row, now = ready.row, self.services.clock.now()
-        name = channel_of(row.lane)
-        self.counters.by_reason[error.reason] += 1
-        if error.stop_channel or (error.retry_after is not None and not error.only_here):
-            await self._quieten(row.lane, error)
-        elif _is_answer(error):
-            self._breaker.answered(name)
-            if row.probe:
-                await self._try_to(self._breaker.mend, name)
-        elif self._breaker.failed(name):
-            await self._try_to(self._breaker.break_off, name, error.reason)
-        # Where a second copy does harm, what may have arrived is not known to have failed.
-        tried = not row.repeatable and (error.unknown or row.tried_at is not None)
-        known_for = self.services.channels[name].known_for
-        if error.unknown and tried and not known_for:
-            self.counters.unknown += 1
-            return Outcome(row.id, State.UNKNOWN, error.reason, row.attempts + 1, done, tried=True)
-        if error.reason == "window":
-            return Outcome(row.id, State.DEFERRED, "window", row.attempts, done, tried=tried)
-        if error.permanent:
-            self.counters.failed += 1
-            state = State.UNKNOWN if tried else State.FAILED
-            return Outcome(row.id, state, error.reason, row.attempts + 1, done, tried=tried)
-        self.counters.retried += 1
-        if error.retry_after is not None or error.stop_channel:
-            # The platform asked for patience, or for a person's hand; that is not a try.
-            due = now + timedelta(seconds=_patience(error))
-            return Outcome(row.id, State.QUEUED, error.reason, row.attempts, done, due, tried=tried)
-        if row.probe or self._breaker.is_off(name):
-            # The channel is out of order, not the message.
-            return Outcome(row.id, State.QUEUED, error.reason, row.attempts, done, tried=tried)
-        tries = row.attempts + 1
-        if tries >= TRIES:
-            self.counters.failed += 1
-            state = State.UNKNOWN if tried else State.DEAD
-            return Outcome(row.id, state, error.reason, tries, done, tried=tried)
-        wait = FIRST_WAIT * 2**row.attempts * (0.5 + self._chance())
-        due = now + timedelta(seconds=wait)
-        return Outcome(row.id, State.QUEUED, error.reason, tries, done, due, tried=tried)
-
-    async def _try_to(self, work: Callable[..., None], *arguments: object) -> None:
-        """What becomes of the row in hand is written down whether or not this works."""
-        try:
-            await self._claims.does(work, *arguments)
-        except Exception as error:  # noqa: BLE001  # the next answer, or the next silence, does it
-            log.warning("breaker_not_moved", error=type(error).__name__)
-
-    async def _quieten(self, lane: str, error: SendError) -> None:
-        """Keep the lane quiet; what became of the row in hand is written down in any case."""
-        try:
-            await self._claims.does(self._block, lane, error)
-        except Exception as trouble:  # noqa: BLE001  # the next refusal blocks it again
-            log.warning("lane_not_blocked", lane=lane, error=type(trouble).__name__)
-
-    def _block(self, lane: str, error: SendError) -> None:
-        seconds = _patience(error)
-        if error.stop_channel:
-            log.error("channel_stopped", lane=lane, reason=error.reason, detail=error.detail)
-        with self._claims.transaction() as connection:
-            block_lane(connection, lane, seconds)
-            if error.stop_channel:
-                trouble = f"发不出消息：{error.detail or error.reason}"
-                call_for_help(self.services, connection, lane.partition(":")[0], trouble)
 
     async def _drain(self) -> None:
         """Finish the calls under way, write them down, give the rest back: as far as there is time.
@@ -686,27 +523,6 @@ class Delivery:
             claims.release(connection, self.worker, ids)
 
 
-def channel_of(lane: str) -> str:
-    """The channel a lane belongs to."""
-    return lane.partition(":")[0]
-
-
 def _tried(rows: Iterable[Ready]) -> dict[int, bool]:
     """Ids of rows that were gated but not sent, and which of them may have arrived earlier."""
     return {one.row.id: one.row.tried_at is not None for one in rows}
-
-
-def _is_answer(error: SendError) -> bool:
-    """Did the platform say something, be it no?"""
-    return (
-        error.permanent
-        or error.only_here
-        or error.retry_after is not None
-        or error.reason == "window"
-    )
-
-
-def _patience(error: SendError) -> float:
-    """For how many seconds a channel, or an address, is left alone."""
-    asked = STOPPED if error.retry_after is None else error.retry_after
-    return min(max(asked, 0.0), LONGEST_WAIT)

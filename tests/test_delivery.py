@@ -14,7 +14,8 @@ from sqlmodel import col, update
 
 from bot.commands import Content, Purpose
 from bot.context import ChannelFacts
-from bot.delivery import TRIES, Delivery
+from bot.courier import TRIES
+from bot.delivery import Delivery
 from bot.errors import SendError
 from bot.messages import Address, Part, dump_reply, say
 from storage import steering
