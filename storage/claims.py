@@ -114,15 +114,14 @@ _GAUGE = (
 
 
 def _gauge(connection: Connection, lane: str) -> _Gauge:
-    """A lane as it stands; locked where slots are counted, so that a limit holds over any number of
-    workers. Where none are they need not wait for one another."""
+    """A lane as it stands, and ours until this transaction ends: its slots are counted, and what is
+    in flight to an address looked up, by one worker after the other."""
     statement = _GAUGE.format(clock=clock_of(connection))
-    gauge = _Gauge._make(execute(connection, statement, (lane,)).fetchone())
-    if connection.dialect.name == "sqlite" or not (gauge.gap_ms or gauge.broken_at):
-        return gauge
-    # The clock is read once the lane is ours: we may have waited for it.
-    execute(connection, "SELECT key FROM lane WHERE key = ? FOR UPDATE", (lane,))
-    return _Gauge._make(execute(connection, statement, (lane,)).fetchone())
+    if connection.dialect.name == "sqlite":  # which knows one writer at a time
+        return _Gauge._make(execute(connection, statement, (lane,)).fetchone())
+    gauge = _Gauge._make(execute(connection, f"{statement} FOR UPDATE", (lane,)).fetchone())
+    # We may have waited for it since the clock was read.
+    return gauge._replace(clock=database_millis(connection)) if gauge.gap_ms else gauge
 
 
 def claim(

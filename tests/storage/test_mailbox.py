@@ -70,6 +70,22 @@ def test_two_workers_never_lease_one_row(bare: Bare) -> None:
     assert sorted(taken["a"] + taken["b"]) == ids
 
 
+def test_two_workers_at_once_have_one_row_an_address_in_flight(bare: Bare) -> None:
+    bare.lane()
+    bare.queue([1, 2], address="memory:t:same")
+    found: list[int] = []
+    other = threading.Thread(target=lambda: found.extend(claim(bare, "b")))
+    with bare.database.transaction() as connection:
+        [first] = claims.claim(connection, "memory:bulk", "a", NOON, 1)
+        other.start()
+        other.join(0.2)
+        waiting = other.is_alive()
+    other.join()
+    assert waiting
+    assert found == []
+    assert first.address == "memory:t:same"
+
+
 def test_only_one_row_an_address_is_in_flight(bare: Bare) -> None:
     bare.lane()
     first = bare.rows(1)
