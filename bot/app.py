@@ -189,6 +189,7 @@ class App:
 
     def close(self) -> None:
         """Let the database go, and the spool."""
+        self.dispatcher.stop()
         if self.spool is not None:
             self.spool.close()
         self.services.database.close()

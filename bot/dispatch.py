@@ -53,7 +53,7 @@ from bot.purposes import ANSWER, TROUBLE
 from bot.spool import Spool
 from bot.text import merged, shape
 from storage import mailbox, overview
-from storage.db import away
+from storage.db import Kept, away
 from storage.dialogs import answered_last
 from storage.hotpath import HotPath
 from storage.people import Contact, Role
@@ -91,6 +91,11 @@ class Waiting:
         default_factory=Future
     )
     abandoned: bool = False
+    key: str = field(init=False)
+    address: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.key, self.address = self.inbound.key, str(self.inbound.sender)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
@@ -102,14 +107,15 @@ class Waiting:
 class _Batch:
     """What the end of a transaction writes in a few statements."""
 
-    inbox: list[tuple[str, int | None, datetime, str | None]] = field(default_factory=list)
+    inbox: list[tuple[str, int | None, str | None]] = field(default_factory=list)
     outbox: list[dict[str, Any]] = field(default_factory=list)
-    drafts: list[tuple[int, str, bool, str, datetime, datetime]] = field(default_factory=list)
+    drafts: list[tuple[int, str, bool, str, datetime]] = field(default_factory=list)
     gone: list[tuple[int, str]] = field(default_factory=list)
-    windows: list[tuple[int, datetime, int, datetime]] = field(default_factory=list)
+    windows: list[tuple[int, datetime, int]] = field(default_factory=list)
     spoken: list[str] = field(default_factory=list)
 
 
+_STRANGER = Sender()
 _Done = tuple[Waiting, tuple[Part, ...], Exception | None]
 
 
@@ -167,6 +173,7 @@ class Dispatcher:
         self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
         self._left_over: list[Waiting] = []
         self._busy = threading.Lock()
+        self._kept = Kept(services.database)
         self._thread: threading.Thread | None = None
         self._greeting = next(iter(self.catalog.of(Greeting)), None)
 
@@ -180,11 +187,12 @@ class Dispatcher:
         self._thread.start()
 
     def stop(self) -> None:
-        """Finish what was submitted, then end the thread."""
+        """Finish what was submitted, then end the thread and let its connection go."""
         if self._thread is not None:
             self._queue.put(None)
             self._thread.join()
             self._thread = None
+        self._kept.close()
 
     def submit(
         self, inbound: Inbound, answer: asyncio.Future[tuple[Part, ...]] | None = None
@@ -237,7 +245,7 @@ class Dispatcher:
         return list(chosen.values())
 
     def _choose(self, waiting: Waiting, chosen: dict[str, Waiting]) -> None:
-        if chosen.setdefault(str(waiting.inbound.sender), waiting) is not waiting:
+        if chosen.setdefault(waiting.address, waiting) is not waiting:
             self._left_over.append(waiting)
 
     def work(self, batch: Sequence[Waiting]) -> None:
@@ -305,8 +313,7 @@ class Dispatcher:
         behind = [
             waiting
             for waiting in batch
-            if self._gives_up(waiting)
-            and (self._trouble or spool.holds(str(waiting.inbound.sender)))
+            if self._gives_up(waiting) and (self._trouble or spool.holds(waiting.address))
         ]
         self._set_aside(behind, self._trouble)
         return [waiting for waiting in batch if waiting not in behind]
@@ -337,7 +344,7 @@ class Dispatcher:
         rest = kept
         while rest:
             chosen: dict[str, Waiting] = {}
-            behind = [w for w in rest if chosen.setdefault(str(w.inbound.sender), w) is not w]
+            behind = [w for w in rest if chosen.setdefault(w.address, w) is not w]
             if self._answer_all(list(chosen.values())):
                 return
             rest = behind
@@ -352,7 +359,7 @@ class Dispatcher:
 
     def _is_left(self, waiting: Waiting) -> bool:
         """Is it to be tried again? Not for ever; then the log says what was given up."""
-        error, key = waiting.future.exception(), waiting.inbound.key
+        error, key = waiting.future.exception(), waiting.key
         if error is None:
             del self._tries[key]
             return False
@@ -376,9 +383,10 @@ class Dispatcher:
         self._hand_over([(waiting, (), error)])
 
     def _hand_over(self, done: Sequence[_Done]) -> None:
-        loops = {waiting.loop for waiting, _parts, _error in done}
-        for loop in loops:
-            mine = [one for one in done if one[0].loop is loop]
+        by_loop: dict[asyncio.AbstractEventLoop | None, list[_Done]] = {}
+        for one in done:
+            by_loop.setdefault(one[0].loop, []).append(one)
+        for loop, mine in by_loop.items():
             if loop is None or loop.is_closed():
                 self._settle(mine)
             else:
@@ -402,31 +410,30 @@ class Dispatcher:
         now = self.services.clock.now()
         written = _Batch()
         answers: list[tuple[Part, ...]] = []
-        with self.services.database.transaction() as connection:
-            seen = HotPath(connection).seen([w.inbound.key for w in batch])
-            fresh = [w.inbound for w in batch if w.inbound.key not in seen or w.abandoned]
+        with self._kept.transaction() as connection:
+            seen = HotPath(connection).seen([w.key for w in batch])
+            fresh = [w for w in batch if w.key not in seen or w.abandoned]
             senders = self._senders(connection, fresh, now)
             done: set[int] = set()
             for waiting in batch:
-                inbound = waiting.inbound
-                if inbound.key in seen:
-                    reply = seen[inbound.key]
+                if waiting.key in seen:
+                    reply = seen[waiting.key]
                     answers.append(load_reply(reply).parts if reply else ())
                     if waiting.abandoned and reply:
-                        sender = senders[str(inbound.sender)]
+                        sender, inbound = senders[waiting.address], waiting.inbound
                         written.outbox.append(self._late_row(connection, inbound, sender, reply))
                     continue
-                sender = senders[str(inbound.sender)]
+                sender = senders[waiting.address]
                 if sender.person_id and sender.person_id in done:
                     # Two addresses of one person: the later message needs the earlier one's draft.
                     raise _TooCloseTogether
-                seen[inbound.key] = None
+                seen[waiting.key] = None
                 parts, merged = self._one(connection, waiting, sender, now, written)
                 if merged & done:
                     raise _TooCloseTogether
                 done |= {sender.person_id, *merged}
                 answers.append(parts)
-            due = self._write(connection, written)
+            due = self._write(connection, written, now)
         self._trouble = None
         if due:
             self.wake()
@@ -440,20 +447,19 @@ class Dispatcher:
         return self._answer_row(context, load_reply(reply), facts)
 
     def _senders(
-        self, connection: Connection, messages: Sequence[Inbound], now: datetime
+        self, connection: Connection, messages: Sequence[Waiting], now: datetime
     ) -> dict[str, Sender]:
         """Person, roles and drafts of everybody who speaks, each kind in one statement."""
-        strangers = {str(m.sender): Sender() for m in messages}
-        messages = [m for m in messages if not self._anonymous(m.sender)]
-        private = {str(m.sender): m for m in messages if m.chat.private}
-        every = {str(m.sender) for m in messages}
-        if not every:
+        strangers = dict.fromkeys([message.address for message in messages], _STRANGER)
+        messages = [m for m in messages if not self._anonymous(m.inbound.sender)]
+        if not messages:
             return strangers
         hot = HotPath(connection)
-        contacts = hot.contacts(sorted(every))
-        for address, message in private.items():
-            if address not in contacts:
-                contacts[address] = hot.newcomer(message.sender.channel, address, now)
+        contacts = hot.contacts(sorted({message.address for message in messages}))
+        for message in messages:
+            address, inbound = message.address, message.inbound
+            if address not in contacts and inbound.chat.private:
+                contacts[address] = hot.newcomer(inbound.sender.channel, address, now)
         people = sorted({person for _contact, person in contacts.values()})
         if not hot.lock(people):
             raise _TooCloseTogether
@@ -502,13 +508,13 @@ class Dispatcher:
         context = Context(self.services, connection, inbound, sender, now)
         reply = self._answered(context)
         facts = self.services.channels[inbound.sender.channel]
-        self._note_contact(context, facts, written)
+        self._note_contact(context, waiting.address, facts, written)
         if context.person_id:
             self._note_drafts(context, context.loaded, now, written)
         written.outbox += context.outgoing
         inline, rest = self._divide(reply, facts, waiting)
         stored = dump_reply(Reply(inline)) if inline else None
-        written.inbox.append((inbound.key, context.person_id or None, now, stored))
+        written.inbox.append((waiting.key, context.person_id or None, stored))
         if rest:
             written.outbox.append(self._answer_row(context, Reply(rest), facts))
         return inline, context.merged
@@ -543,7 +549,9 @@ class Dispatcher:
             created_at=context.now,
         )
 
-    def _note_contact(self, context: Context, facts: ChannelFacts, written: _Batch) -> None:
+    def _note_contact(
+        self, context: Context, address: str, facts: ChannelFacts, written: _Batch
+    ) -> None:
         inbound = context.inbound
         if not context.contact_id or not inbound.chat.private:
             return
@@ -562,11 +570,11 @@ class Dispatcher:
         # What is fetched late was said before: its platform has counted since then.
         said = min(context.now, inbound.received_at)
         if facts.windowed and said < context.now - LATE:
-            sent = overview.bubbles_since(context.connection, str(inbound.sender), said)
+            sent = overview.bubbles_since(context.connection, address, said)
             left = max(0, left - sent)
-        written.windows.append((context.contact_id, said + span, left, context.now))
+        written.windows.append((context.contact_id, said + span, left))
         if facts.windowed:
-            written.spoken.append(str(inbound.sender))
+            written.spoken.append(address)
 
     def _note_drafts(
         self, context: Context, sender: Sender, now: datetime, written: _Batch
@@ -580,19 +588,17 @@ class Dispatcher:
                 continue
             form = self._form(name)
             expires = form.deadline(state.facts, now)
-            written.drafts.append(
-                (context.person_id, name, parked, dump_draft(state), now, expires)
-            )
+            written.drafts.append((context.person_id, name, parked, dump_draft(state), expires))
 
-    def _write(self, connection: Connection, written: _Batch) -> bool:
+    def _write(self, connection: Connection, written: _Batch, now: datetime) -> bool:
         """Write it all; is anything due to be sent now?"""
         hot = HotPath(connection)
         hot.forget_drafts(written.gone)
-        hot.keep_drafts(written.drafts)
-        hot.open_windows(written.windows)
+        hot.keep_drafts(written.drafts, now)
+        hot.open_windows(written.windows, now)
         reopened = hot.reopen(written.spoken)
         mailbox.enqueue(connection, written.outbox)
-        hot.remember(written.inbox)
+        hot.remember(written.inbox, now)
         return reopened or bool(written.outbox)
 
     # - what is answered -

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
@@ -59,6 +60,22 @@ _REOPEN = (
     f"AND outbox.state IN ('{State.DEFERRED}') AND reason = 'window'"
 )
 _REMEMBER = "INSERT INTO inbox (key, person_id, received_at, reply) VALUES (?, ?, ?, ?)"
+
+
+def _among(statement: str, values: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
+    """A statement about these, and its arguments.
+
+    The last is said again until there are 1, 2, 4, 8 …: the driver keeps few statements prepared,
+    and would have to prepare one for each number of them.
+    """
+    given = tuple(values)
+    count = 1 << (len(given) - 1).bit_length()
+    return _worded(statement, count), given + given[-1:] * (count - len(given))
+
+
+@cache
+def _worded(statement: str, count: int) -> str:
+    return statement.format(among=", ".join("?" * count))
 
 
 class HotPath:
@@ -117,22 +134,24 @@ class HotPath:
         """Delete drafts by (person, form)."""
         self._many(_FORGET, rows)
 
-    def keep_drafts(self, rows: Sequence[tuple[int, str, bool, str, datetime, datetime]]) -> None:
-        """Insert or bring up to date (person, form, parked, state, updated, expires)."""
-        seal = self._ring.seal
+    def keep_drafts(
+        self, rows: Sequence[tuple[int, str, bool, str, datetime]], now: datetime
+    ) -> None:
+        """Insert or bring up to date (person, form, parked, state, expires)."""
+        seal, moment = self._ring.seal, to_millis(now)
         self._many(
             _KEEP,
             [
-                (person, form, parked, seal(state), to_millis(updated), to_millis(expires))
-                for person, form, parked, state, updated, expires in rows
+                (person, form, parked, seal(state), moment, to_millis(expires))
+                for person, form, parked, state, expires in rows
             ],
         )
 
-    def open_windows(self, rows: Sequence[tuple[int, datetime, int, datetime]]) -> None:
-        """(contact, until, messages left, now): a larger window that still stands is kept."""
-        made = []
-        for contact, until, left, at in rows:
-            end, moment = to_millis(until), to_millis(at)
+    def open_windows(self, rows: Sequence[tuple[int, datetime, int]], now: datetime) -> None:
+        """(contact, until, messages left): a larger window that still stands is kept."""
+        made, moment = [], to_millis(now)
+        for contact, until, left in rows:
+            end = to_millis(until)
             made.append((moment, left, left, end, end, moment, True, contact))
         self._many(_WINDOW, made)
 
@@ -140,32 +159,27 @@ class HotPath:
         """What waited for these people to speak may go; was there anything?"""
         if not addresses:
             return False
-        statement = _REOPEN.format(among=self._marks(len(addresses)))
-        waited = bool(self._run(statement, tuple(addresses)).rowcount > 0)
+        waited = bool(self._run(*_among(_REOPEN, addresses)).rowcount > 0)
         if waited:
             announce(self._connection)
         return waited
 
-    def remember(self, rows: Sequence[tuple[str, int | None, datetime, str | None]]) -> None:
-        """Write (key, person, received, reply) into the inbox; a known key is an error."""
-        seal = self._ring.seal
+    def remember(self, rows: Sequence[tuple[str, int | None, str | None]], now: datetime) -> None:
+        """Write (key, person, reply) into the inbox; a known key is an error."""
+        seal, moment = self._ring.seal, to_millis(now)
         self._many(
             _REMEMBER,
             [
-                (key, person, to_millis(at), None if reply is None else seal(reply))
-                for key, person, at, reply in rows
+                (key, person, moment, None if reply is None else seal(reply))
+                for key, person, reply in rows
             ],
         )
 
     def _among(self, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         if not values:
             return []
-        statement = statement.format(among=self._marks(len(values)))
-        rows: list[tuple[Any, ...]] = self._run(statement, tuple(values)).fetchall()
+        rows: list[tuple[Any, ...]] = self._run(*_among(statement, values)).fetchall()
         return rows
-
-    def _marks(self, count: int) -> str:
-        return ", ".join(["?"] * count)
 
     def _many(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
         if rows:

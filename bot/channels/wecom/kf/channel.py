@@ -371,7 +371,7 @@ class KfChannel:
             hot = HotPath(connection)
             span, left = WINDOW
             contacts = hot.contacts([address])
-            hot.open_windows([(id, now + span, left, now) for id, _ in contacts.values()])
+            hot.open_windows([(id, now + span, left) for id, _ in contacts.values()], now)
 
     # - sending -
 
