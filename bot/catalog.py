@@ -125,9 +125,10 @@ class Catalog:
         Several words are tried before fewer, so that 「群发 进度 B-0001」 is not 「群发」.
         """
         spoken = text.split()
+        words = self.words
         for count in range(min(self._longest, len(spoken)), 0, -1):
             head = " ".join(spoken[:count]).lower()
-            found = self.words.get(head)
+            found = words.get(head)
             if found is not None and (count < len(spoken) or not found.needs_argument):
                 rest = text
                 for word in spoken[:count]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from datetime import time as wall_time
+from functools import lru_cache
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
@@ -56,8 +57,8 @@ class SteadyClock:
     ) -> None:
         self._wall = wall
         self._elapsed = elapsed
-        self._patience = patience
-        self._jump = jump
+        self._patience = patience.total_seconds()
+        self._jump = jump.total_seconds()
         self._known = (wall(), elapsed())
         self._since: float | None = None
 
@@ -69,12 +70,11 @@ class SteadyClock:
     def now(self) -> datetime:
         told, passed = self._wall(), self._elapsed()
         moment, at = self._known
-        steady = moment + timedelta(seconds=passed - at)
-        if abs(told - steady) >= self._jump:
+        if abs((told - moment).total_seconds() - (passed - at)) >= self._jump:
             if self._since is None:
                 self._since = passed
-            if passed - self._since < self._patience.total_seconds():
-                return _whole_millis(steady)
+            if passed - self._since < self._patience:
+                return _whole_millis(moment + timedelta(seconds=passed - at))
         self._known, self._since = (told, passed), None
         return _whole_millis(told)
 
@@ -112,6 +112,12 @@ def _whole_millis(moment: datetime) -> datetime:
 def beijing(moment: datetime) -> datetime:
     """The same moment as people in the county read it."""
     return moment.astimezone(BEIJING)
+
+
+@lru_cache(64)
+def beijing_day(moment: datetime) -> date:
+    """The day it is in the county; all of a batch ask it of one moment."""
+    return beijing(moment).date()
 
 
 def show_time(moment: datetime) -> str:

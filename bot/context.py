@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection, NestedTransaction
 from sqlmodel import Session
 
-from bot.clock import BEIJING, Clock, beijing
+from bot.clock import BEIJING, Clock, beijing_day
 from bot.forms import UNDER, WITHHELD, Dialog, DraftState, Form
 from bot.ladder import ByCover, InWindow, Openly, Way, WhenTheyWrite
 from bot.messages import Address, Inbound, Kind, Reply, dump_reply
@@ -109,14 +109,13 @@ class ChannelFacts:
         return f"{self.name}:{'live' if urgent else 'bulk'}"
 
 
-@dataclass(frozen=True, slots=True)
-class Sender:
+class Sender(NamedTuple):
     """Who wrote, as the dispatcher loaded them. `person_id` 0: a stranger speaking in a group."""
 
     person_id: int = 0
     contact_id: int = 0
     roles: Sequence[Role] = ()
-    drafts: Mapping[str, DraftState] = field(default_factory=dict)
+    drafts: Mapping[str, DraftState] = {}
     open_form: str | None = None
 
 
@@ -251,7 +250,7 @@ class Context:
     @property
     def today(self) -> date:
         """The day in the county."""
-        return beijing(self.now).date()
+        return beijing_day(self.now)
 
     @property
     def place(self) -> Place:

@@ -72,6 +72,7 @@ HEADERS = {
 """Set on every answer that does not say otherwise itself."""
 
 _RAW_HEADERS = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+_HEADER_NAMES = frozenset(name for name, _ in _RAW_HEADERS)
 
 
 def application(app: App, more: Sequence[BaseRoute] = ()) -> ASGIApp:
@@ -197,6 +198,8 @@ def _replaying(body: bytes, receive: Receive) -> Receive:
 def _with_defaults(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     given = list(headers)
     names = {name.lower() for name, _ in given}
+    if _HEADER_NAMES.isdisjoint(names):
+        return given + _RAW_HEADERS
     return given + [pair for pair in _RAW_HEADERS if pair[0] not in names]
 
 
