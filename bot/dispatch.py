@@ -169,6 +169,10 @@ class Dispatcher:
         self._tries: Counter[str] = Counter()
         self._look_at = 0.0
         self.catalog: Catalog = services.catalog
+        self._forms: Mapping[str, type[Form]] = {
+            **self.catalog.forms,
+            DidYouMean.name: DidYouMean,
+        }
         self.wake = wake
         self._queue: queue.SimpleQueue[Waiting | None] = queue.SimpleQueue()
         self._left_over: list[Waiting] = []
@@ -488,7 +492,7 @@ class Dispatcher:
         drafts: dict[int, dict[str, DraftState]] = {}
         open_forms: dict[int, str] = {}
         for person, form, parked, state in hot.drafts(people, now):
-            if form not in self.catalog.forms and form != DidYouMean.name:
+            if form not in self._forms:
                 continue
             drafts.setdefault(person, {})[form] = load_draft(form, state)
             if not parked:
@@ -586,7 +590,7 @@ class Dispatcher:
             parked = name != context.open_form
             if sender.drafts.get(name) == state and parked == (name != sender.open_form):
                 continue
-            form = self._form(name)
+            form = self._forms[name]
             expires = form.deadline(state.facts, now)
             written.drafts.append((context.person_id, name, parked, dump_draft(state), expires))
 
@@ -618,7 +622,7 @@ class Dispatcher:
         """Forget the open form if it cannot even repeat its question, and say so."""
         if context.open_form is None:
             return SILENCE
-        form = self._form(context.open_form)
+        form = self._forms[context.open_form]
         try:
             self._dialog(context, form).again()
         except Exception as error:  # noqa: BLE001  # left from another release, or spoilt
@@ -690,7 +694,7 @@ class Dispatcher:
         key = f"{sender.channel}:{sender.account}:{number}"
         if name is None or not answered_last(context.connection, context.person_id, name, key):
             return SILENCE
-        form = self._form(name)
+        form = self._forms[name]
         step = self._dialog(context, form).hear("上一步", Kind.TEXT)
         if step.draft is None or step.draft.answers == context.drafts[name].answers:
             return SILENCE
@@ -719,7 +723,7 @@ class Dispatcher:
         return self._guarded(context, lambda: say(words, link=entrances.way_in(context, found)))
 
     def _route(self, context: Context, text: str) -> Reply:
-        form = self._form(context.open_form) if context.open_form else None
+        form = self._forms[context.open_form] if context.open_form else None
         said = spoken(text)
         if context.inbound.reply_to is not None and self.catalog.match(said) is None:
             answered = self._heard(context)
@@ -728,7 +732,7 @@ class Dispatcher:
         if form is None:
             return self._no_form(context, text, said)
         refusal = self._outgrown(context, form)
-        if refusal:
+        if refusal is not None:
             known = self.catalog.match(said) is not None
             return self._no_form(context, text, said) if known else refusal
         if form is DidYouMean:
@@ -772,9 +776,9 @@ class Dispatcher:
         form = context.open_form
         reply = self._run_command(context, found)
         if found.command.reads and context.open_form == form and form is not None:
-            if self._form(form).passing:
+            if self._forms[form].passing:
                 return reply
-            again = self._dialog(context, self._form(form)).again("咱们接着——")
+            again = self._dialog(context, self._forms[form]).again("咱们接着——")
             return reply + again.reply
         return reply
 
@@ -849,9 +853,9 @@ class Dispatcher:
         if not parked:
             return say("没有填到一半的表。需要什么请回「菜单」看看。")
         name = parked[-1]
-        form = self._form(name)
+        form = self._forms[name]
         instead = self._outgrown(context, form) or self._barred(context, form)
-        if instead:
+        if instead is not None:
             return instead
         context.open_form = name
         return self._apply(
@@ -871,11 +875,12 @@ class Dispatcher:
             return SILENCE
         return self._guarded(context, lambda: greeting.heard(context))
 
-    def _outgrown(self, context: Context, form: type[Form]) -> Reply:
+    def _outgrown(self, context: Context, form: type[Form]) -> Reply | None:
         """Forget a form of somebody who may no longer say what it was begun with; the refusal."""
-        command = self.catalog.words.get(context.drafts[form.name].facts.get(UNDER, ""))
+        word = context.drafts[form.name].facts.get(UNDER)
+        command = self.catalog.words.get(word) if word is not None else None
         if command is None or self.catalog.policy.may(context.roles, command):
-            return SILENCE
+            return None
         context.discard(form)
         return say(self.catalog.policy.refusal(command))
 
@@ -884,17 +889,14 @@ class Dispatcher:
         boundary = context.boundary
         return boundary.form(context, form) if boundary is not None else None
 
-    def _form(self, name: str) -> type[Form]:
-        return DidYouMean if name == DidYouMean.name else self.catalog.form(name)
-
     def _dialog(self, context: Context, form: type[Form]) -> Dialog:
         return Dialog.resume(form, context.drafts[form.name], context.today)
 
     def _apply(self, context: Context, form: type[Form], step: Step) -> Reply:
         """Take a step's draft over; a finished form is submitted inside its savepoint."""
         if step.draft is not None:
-            context.drafts[form.name] = step.draft
-            context.open_form = form.name
+            context.open_form = step.draft.form
+            context.drafts[context.open_form] = step.draft
             return step.reply
         done = step.done
         if done is None:

@@ -173,6 +173,8 @@ def _shaped(reply: Reply, facts: ChannelFacts, public_url: str) -> Iterator[Part
 
 def merged(parts: Sequence[Part], facts: ChannelFacts) -> tuple[Part, ...]:
     """As few bubbles as possible: neighbours joined while they fit."""
+    if len(parts) < 2:
+        return tuple(parts)
     joined: list[Part] = []
     for part in parts:
         if joined and part.file is None and joined[-1].file is None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 
 class Watch:
@@ -41,3 +42,48 @@ class Watch:
             if not future.done():
                 self._late(*words)
         self._timer = loop.call_at(line[0][0], self._look, loop) if line else None
+
+
+class Stretches:
+    """A stretch of a task that takes longer than so many seconds ends with TimeoutError.
+
+    What `asyncio.timeout` does, for a stretch that every request has.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._watch = Watch(seconds, Stretch.end)
+
+    def begin(self) -> Stretch:
+        """For `with`, around the stretch."""
+        task = asyncio.current_task()
+        assert task is not None
+        stretch = Stretch(task)
+        self._watch.over(task, stretch)
+        return stretch
+
+
+class Stretch:
+    """One of them."""
+
+    __slots__ = ("_asked", "_late", "_over", "_task")
+
+    def __init__(self, task: asyncio.Task[Any]) -> None:
+        self._task = task
+        self._asked = task.cancelling()
+        self._late = self._over = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def end(self) -> None:
+        """Its time is up."""
+        if not self._over:
+            self._late = True
+            self._task.cancel()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self._over = True
+        if self._late and self._task.uncancel() <= self._asked and kind is asyncio.CancelledError:
+            raise TimeoutError from error

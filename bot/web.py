@@ -34,6 +34,7 @@ from bot.errors import ConfigError, UserError
 from bot.logs import incident, places
 from bot.messages import Part
 from bot.metrics import exposition
+from bot.watching import Stretches
 from storage.people import OneTimeCode
 
 BODY_LIMIT = 256 * 1024  # bytes; a platform's callback is a few kilobytes
@@ -116,10 +117,17 @@ class Guard:
     The body is read before the endpoint runs: an endless or stalled one costs no endpoint's time.
     """
 
-    def __init__(self, inner: ASGIApp, app: App | None = None, limit: int = BODY_LIMIT) -> None:
+    def __init__(
+        self,
+        inner: ASGIApp,
+        app: App | None = None,
+        limit: int = BODY_LIMIT,
+        seconds: float = BODY_SECONDS,
+    ) -> None:
         self._inner = inner
         self._app = app
         self._limit = limit
+        self._reading = Stretches(seconds)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -162,7 +170,7 @@ class Guard:
         pieces: list[bytes] = []
         size = 0
         try:
-            async with asyncio.timeout(BODY_SECONDS):
+            with self._reading.begin():
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":

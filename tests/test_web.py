@@ -24,6 +24,7 @@ from sqlmodel import Session, select
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Message
 
 from bot import logs, web
 from bot.app import App
@@ -341,6 +342,24 @@ async def test_a_body_that_is_too_large_is_refused_however_it_is_sent(app: App) 
         assert await fits.text() == str(web.BODY_LIMIT)
         assert (await client.post("/echo", data=b"x" * (web.BODY_LIMIT + 1))).status == 413
         assert (await client.post("/echo", data=in_pieces())).status == 413
+
+
+async def test_a_body_that_does_not_come_is_given_up_and_costs_no_endpoint() -> None:
+    told: list[Message] = []
+
+    async def endpoint(*_asgi: object) -> None:
+        raise AssertionError("asked without a body")
+
+    async def never() -> Message:
+        return await asyncio.get_running_loop().create_future()
+
+    async def send(message: Message) -> None:
+        told.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
+    await web.Guard(endpoint, seconds=0.02)(scope, never, send)
+    assert told[0]["status"] == 408
+    assert (b"connection", b"close") in told[0]["headers"]
 
 
 @pytest.mark.parametrize("path", ["/", "/callback/unknown", "/p/", "/p/a/b", "/docs", "/%00"])
