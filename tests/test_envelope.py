@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 
@@ -16,6 +15,7 @@ from wechatpy.crypto import WeChatCrypto
 from wechatpy.enterprise.crypto import WeChatCrypto as EnterpriseCrypto
 
 from bot.channels.envelope import BadCallback, Envelope, Fields, cdata, parse, text_answer, word
+from tests.thrift import no_more_than
 
 TOKEN = "QDG6eK"
 AES_KEY = "jWmYm7qr5nMoAUwZRjGtBxmz3KA1tkAj3ykkR6q2B2C"
@@ -285,27 +285,23 @@ def test_a_genuine_envelope_around_nonsense_is_malformed(envelope: Envelope, inn
 def test_large_deep_and_exploding_bodies_are_refused_cheaply(envelope: Envelope) -> None:
     query, _ = sealed(TEXT)
     deep = b"<xml>" + b"<a>" * 200_000 + b"</a>" * 200_000 + b"</xml>"
-    began = time.process_time()
-    refused = [
-        refusal(envelope, query, body)[0]
-        for body in (b"<Encrypt>" + b"A" * 1_000_000, deep, BOMB.encode() + TEXT.encode())
-    ]
+    bodies = (b"<Encrypt>" + b"A" * 1_000_000, deep, BOMB.encode() + TEXT.encode())
+    with no_more_than(0.1):
+        refused = [refusal(envelope, query, body)[0] for body in bodies]
     assert refused == [413, 413, 403]
-    assert time.process_time() - began < 0.1
 
 
 def test_a_largest_allowed_body_of_opening_tags_takes_no_time(envelope: Envelope) -> None:
-    began = time.process_time()
-    for piece in (b"<Encrypt>", b"<Encrypt><![CDATA[", b"<Encrypt> ", b"<xml>"):
-        query, _ = sealed(TEXT)
-        body = piece * (60_000 // len(piece))
-        with pytest.raises(BadCallback):
-            envelope.open(query, body, NOW)
-    stuck = "<a><![CDATA["
-    for inner in ("<a>" * 16_000, stuck * 4_000, stuck + "]" * 40_000, "<a>" + " " * 40_000):
-        with pytest.raises(BadCallback):
-            parse(f"<xml>{inner}</xml>")
-    assert time.process_time() - began < 0.5
+    with no_more_than(0.5):
+        for piece in (b"<Encrypt>", b"<Encrypt><![CDATA[", b"<Encrypt> ", b"<xml>"):
+            query, _ = sealed(TEXT)
+            body = piece * (60_000 // len(piece))
+            with pytest.raises(BadCallback):
+                envelope.open(query, body, NOW)
+        stuck = "<a><![CDATA["
+        for inner in ("<a>" * 16_000, stuck * 4_000, stuck + "]" * 40_000, "<a>" + " " * 40_000):
+            with pytest.raises(BadCallback):
+                parse(f"<xml>{inner}</xml>")
 
 
 @given(st.binary(max_size=200))
