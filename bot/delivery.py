@@ -409,8 +409,8 @@ class Delivery:
         """
         ids = [ready.row.id for ready in ripe]
         with self._ledger.transaction() as connection:
-            if ids:
-                gate.wait_at_fences(connection, ids)
+            campaigns = {one.row.campaign_id for one in ripe if one.row.campaign_id is not None}
+            gate.wait_at_fences(connection, campaigns)
             gate.acknowledge(connection, self.worker, outcomes)
             if doubtful:
                 tried = [id for id, before in doubtful.items() if before]

@@ -1,7 +1,7 @@
 """The last look before a message leaves, and what became of it."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from functools import cache
 from itertools import chain
@@ -151,20 +151,18 @@ _FENCED = 20_260_101  # sets these locks apart from whatever else is locked by a
 
 _FENCE = "SELECT pg_advisory_xact_lock(?, ?)"
 
-_WAIT_THERE = (
-    "SELECT pg_advisory_xact_lock_shared(?, these.id) FROM (SELECT DISTINCT campaign_id AS id FROM "
-    "outbox WHERE id = ANY(?::bigint[]) AND campaign_id IS NOT NULL ORDER BY campaign_id) AS these"
-)
+_WAIT_THERE = "SELECT pg_advisory_xact_lock_shared(?, id) FROM unnest(?::int[]) AS id"
 
 
-def wait_at_fences(connection: Connection, ids: Sequence[int]) -> None:
-    """Wait until whoever stops the campaigns of these rows has done so, that the gate sees it.
+def wait_at_fences(connection: Connection, campaigns: Collection[int]) -> None:
+    """Wait until whoever stops one of these campaigns has done so, that the gate sees it.
 
     To be asked before the gate, and before this transaction holds any row: whoever stops a campaign
     may want that row.
     """
-    if connection.dialect.name != "sqlite":
-        execute(connection, _WAIT_THERE, (_FENCED, packed(ids, connection.dialect.name)))
+    dialect = connection.dialect.name
+    if campaigns and dialect != "sqlite":
+        execute(connection, _WAIT_THERE, (_FENCED, packed(sorted(campaigns), dialect)))
 
 
 def gate_beyond(

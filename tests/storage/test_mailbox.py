@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Collection
 from datetime import timedelta
 from pathlib import Path
 
@@ -24,9 +25,11 @@ def claim(bare: Bare, worker: str = "w1", free: int = 100) -> list[int]:
         return [row.id for row in rows]
 
 
-def gated(bare: Bare, ids: list[int], worker: str = "w1") -> set[int]:
+def gated(
+    bare: Bare, ids: list[int], worker: str = "w1", campaigns: Collection[int] = ()
+) -> set[int]:
     with bare.database.transaction() as connection:
-        gate.wait_at_fences(connection, ids)
+        gate.wait_at_fences(connection, campaigns)
         return gate.gate(connection, ids, worker, NOON)
 
 
@@ -242,12 +245,12 @@ def test_a_pause_waits_for_the_gate_and_the_next_gate_for_the_pause(postgres_url
             assert not gating.wait(0.2)  # the second gate stands before the fence
 
     def let_through() -> None:
-        assert gated(bare, second) == set()
+        assert gated(bare, second, campaigns=[number]) == set()
         gating.set()
 
     gating = threading.Event()
     with bare.database.transaction() as connection:
-        gate.wait_at_fences(connection, first)
+        gate.wait_at_fences(connection, [number])
         assert gate.gate(connection, first, "w1", NOON) == set(first)
         pausing = threading.Thread(target=pause)
         pausing.start()
