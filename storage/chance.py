@@ -1,7 +1,9 @@
 """Unpredictable bytes, fetched many at a time: each call to the system costs a thread switch."""
 
+import os
 import secrets
 import threading
+from weakref import WeakSet
 
 AT_ONCE = 4096  # bytes
 
@@ -10,6 +12,11 @@ class Chance:
     """Gives out random bytes, none of them twice."""
 
     def __init__(self) -> None:
+        self.forget()
+        _everyone.add(self)
+
+    def forget(self) -> None:
+        """Begin with new bytes."""
         self._lock = threading.Lock()
         self._stock = b""
         self._used = 0
@@ -23,3 +30,13 @@ class Chance:
                 begin, end = 0, count
             self._used = end
             return self._stock[begin:end]
+
+
+def _forget_all() -> None:
+    for one in _everyone:
+        one.forget()
+
+
+# A copy of this process would give out the same bytes again.
+_everyone: WeakSet[Chance] = WeakSet()
+os.register_at_fork(after_in_child=_forget_all)
