@@ -91,11 +91,13 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """A writing transaction: committed at the end, rolled back on any exception."""
-        with self.turn, self.engine.connect() as connection:
-            connection.execution_options(hongyan_writes=True)
-            with connection.begin():
-                yield connection
+        with self.turn, self.writer() as connection, connection.begin():
+            yield connection
         self.committed()
+
+    def writer(self) -> Connection:
+        """A connection whose transactions write: each begins in its turn, under `turn`."""
+        return self.engine.connect().execution_options(hongyan_writes=True)
 
     def committed(self) -> None:
         """Count a transaction that was committed."""
@@ -182,7 +184,8 @@ class Kept:
                         connection.execute(text("SET LOCAL synchronous_commit TO off"))
                     yield connection
             finally:
-                self._wait_for_disk("FULL")  # the same one, or a new one that does anyway
+                if self._kept is not None:  # one in trouble is gone, and a new one waits anyway
+                    self._wait_for_disk("FULL")
 
     def _wait_for_disk(self, how: str) -> None:
         if self._database.sqlite:  # not to be said within a transaction
@@ -191,8 +194,7 @@ class Kept:
 
     def _connection(self) -> Connection:
         if self._kept is None:
-            made = self._database.engine.connect()
-            self._kept = made.execution_options(hongyan_writes=True)
+            self._kept = self._database.writer()
         return self._kept
 
     def close(self) -> None:

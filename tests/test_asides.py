@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -303,13 +303,20 @@ WECOM = {
 }
 
 
-@pytest.mark.parametrize("kind", [*WECHAT, *WECOM])
+CASES = WECHAT | WECOM
+
+
+def running(kind: str) -> Callable[[str, Door, Path], AbstractAsyncContextManager[On]]:
+    """The platform that tells it, with an installation behind it."""
+    return on_wechat if kind in WECHAT else on_wecom
+
+
+@pytest.mark.parametrize("kind", CASES)
 async def test_what_is_told_while_the_database_is_away_is_taken_in_once(
     behind: str, door: Door, tmp_path: Path, kind: str
 ) -> None:
-    case = WECHAT.get(kind) or WECOM[kind]
-    running = on_wechat if kind in WECHAT else on_wecom
-    async with running(behind, door, tmp_path) as on:
+    case = CASES[kind]
+    async with running(kind)(behind, door, tmp_path) as on:
         assert case.shown(on) == case.before
         door.shut()
         push = case.tell(on.platforms)
@@ -325,13 +332,12 @@ async def test_what_is_told_while_the_database_is_away_is_taken_in_once(
         assert case.shown(on) == case.after
 
 
-@pytest.mark.parametrize("kind", [*WECHAT, *WECOM])
+@pytest.mark.parametrize("kind", CASES)
 async def test_what_is_told_twice_is_taken_in_once(
     behind: str, door: Door, tmp_path: Path, kind: str
 ) -> None:
-    case = WECHAT.get(kind) or WECOM[kind]
-    running = on_wechat if kind in WECHAT else on_wecom
-    async with running(behind, door, tmp_path) as on:
+    case = CASES[kind]
+    async with running(kind)(behind, door, tmp_path) as on:
         on.platforms.wechat.repeat_next()
         on.platforms.wecom.repeat_next()
         push = case.tell(on.platforms)
@@ -530,16 +536,11 @@ async def test_a_connection_cut_at_any_byte_loses_and_doubles_no_aside(
     behind: str, door: Door, tmp_path: Path
 ) -> None:
     async with on_wechat(behind, door, tmp_path) as on:
-        hear = on.app.dispatcher.handle
-        before = (door.up, door.down)
-        assert hear(agreement(on, 0)) == ()
-        sizes = {False: door.up - before[0], True: door.down - before[1]}
-        number = 0
-        for down, size in sizes.items():
-            for at in range(0, size, size // 12):
-                number += 1
-                door.cut(at, down=down)
-                assert hear(agreement(on, number)) == ()
+
+        def hear(number: int) -> None:
+            assert on.app.dispatcher.handle(agreement(on, number)) == ()
+
+        number = door.cut_everywhere(hear)
         assert door.cuts > 15
         door.open()
         assert grants(on) == {DUTIES: 1, LETTERS: number + 2}
