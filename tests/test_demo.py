@@ -41,6 +41,7 @@ START = "2026-11-22 09:30"
 SMALL_TALK = "大家好"
 WIDE = {"width": 1440, "height": 900}
 NARROW = {"width": 390, "height": 844}
+expect.set_options(timeout=30_000)  # a machine that is busy with other tests is no fault of the page
 
 
 def moment(text: str) -> datetime:
@@ -430,6 +431,31 @@ def test_everything_can_be_done_from_the_keyboard(page: Page) -> None:
         ".filter(e => !(e.textContent.trim() || e.getAttribute('aria-label'))).length"
     )
     assert unnamed == 0
+
+
+STREAM_AGAIN = """() => new Promise((done) => {
+  const stream = new EventSource("/demo/api/stream");
+  stream.onmessage = (message) => {
+    const event = JSON.parse(message.data);
+    if (event.kind !== "all") return;
+    stream.close();
+    heard.all(event);
+    done();
+  };
+})"""
+
+
+def test_what_is_being_written_outlives_a_lost_connection(page: Page) -> None:
+    box = phone(page, "leader").locator("textarea")
+    box.focus()
+    page.keyboard.type("第一行")
+    page.keyboard.press("Shift+Enter")
+    page.keyboard.type("第二")
+    tall = box.bounding_box()
+    page.evaluate(STREAM_AGAIN)
+    page.keyboard.type("行")
+    assert box.input_value() == "第一行\n第二行"
+    assert box.bounding_box() == tall
 
 
 CONTRAST = """() => {

@@ -183,6 +183,11 @@ class Phone {
     this.current.say(text);
   }
 
+  draft(text) {
+    this.input.value = text;
+    this.fit();
+  }
+
   fit() {
     this.input.style.height = "";
     if (this.input.scrollHeight > this.input.clientHeight + 2) this.input.style.height = `${this.input.scrollHeight + 2}px`;
@@ -247,6 +252,9 @@ function drawAll(event) {
   const again = state.run !== null && state.run !== event.run;
   const kept = state.run === event.run ? state.tab : null;
   const people = new Map([...state.phones].map(([key, phone]) => [key, phone.current.person.user]));
+  // What somebody is writing outlives a lost connection.
+  const drafts = new Map([...state.phones].map(([key, phone]) => [key, phone.input.value]));
+  const writing = [...state.phones.values()].find((phone) => phone.input === document.activeElement)?.key;
   state.run = event.run;
   state.bot = event.bot;
   state.phones.clear();
@@ -272,6 +280,8 @@ function drawAll(event) {
     const screen = state.screens.get(user);
     if (!again && screen) state.phones.get(key)?.show(screen);
   }
+  for (const [key, text] of drafts) state.phones.get(key)?.draft(text);
+  state.phones.get(writing)?.input.focus({ preventScroll: true });
   for (const screen of state.screens.values()) screen.bottom();
   drawClock(event.clock);
   drawOutbox(event.outbox);
