@@ -41,9 +41,15 @@ WORKER_TTL = timedelta(seconds=10)
 JUMP = timedelta(minutes=1)  # by which a clock that goes back is said to have been set
 FENCE = 0.8  # of that time without a beat, after which we start no call: others may think us dead
 FINISH = 6.0  # seconds for calls under way, and for their results, when we are asked to end
-MOST_LEAD = 0.25  # seconds before its slot that a row may pass the gate
+MOST_LEAD = 0.25  # seconds before its slot, or before a call is free, that a row may pass the gate
 
 log = structlog.get_logger()
+
+
+def most_sending(in_flight: int) -> int:
+    """How many rows may be between gate and acknowledgement, with so many calls at once: a few more
+    than calls, so that none is idle while a transaction goes to the disk."""
+    return in_flight + in_flight // 4
 
 
 @dataclass
@@ -106,7 +112,9 @@ class Delivery:
         self._claiming_takes, self._gating_takes = _Usually(), _Usually()
         self._claiming: asyncio.Task[None] | None = None
         self._exchanging: asyncio.Task[int] | None = None
-        self._calls: set[asyncio.Task[bool]] = set()
+        self._calls: dict[asyncio.Task[bool], float] = {}  # since when, the oldest first
+        self._lines = asyncio.Semaphore(in_flight)
+        self._calling_takes, self._soon = _Usually(), 0
         self._ready: list[Ready] = []
         self._chains: dict[str, asyncio.Task[bool]] = {}
         self._lived = 0.0  # when we last said that we live, by the loop's clock
@@ -307,11 +315,12 @@ class Delivery:
     async def _exchange(self) -> int:
         """Write down what came back and gate what may leave, in one transaction.
 
-        Returns how many calls were started. The rows between gate and acknowledgement never exceed
-        the call slots, so a crash leaves at most that many unknown.
+        Returns how many calls were started. The rows between gate and acknowledgement are never
+        more than `most_sending`, so a crash leaves at most that many unknown.
         """
         assert self._loop is not None
         began = monotonic()
+        self._soon = self._ending_soon(began)
         ripe, sleepers = self._by_night(self._ripe(began))
         outcomes, self._results = self._results, []
         missing, self._missing = self._missing, set()
@@ -371,7 +380,7 @@ class Delivery:
         Those whose slot will have gone by are given back, and so are those of a broken channel;
         what was to follow at the same address goes back with them, so that it still follows.
         """
-        free = min(self._batch, self._slots - len(self._calls)) if self._room() else 0
+        free = min(self._batch, self._free()) if self._room() else 0
         if not self._ready or not (free or self._missing):
             return []
         ripe: list[Ready] = []
@@ -456,12 +465,12 @@ class Delivery:
         before = self._chains.get(ready.row.address)
         missed = ready.row.address in self._missing
         task = asyncio.create_task(self._call(ready, before, missed))
-        self._calls.add(task)
+        self._calls[task] = monotonic()
         self._chains[ready.row.address] = task
         task.add_done_callback(lambda done: self._ended(ready.row.address, done))
 
     def _ended(self, address: str, task: asyncio.Task[bool]) -> None:
-        self._calls.discard(task)
+        self._calling_takes.note(monotonic() - self._calls.pop(task))
         if self._chains.get(address) is task:
             del self._chains[address]
         if self._room():
@@ -469,7 +478,22 @@ class Delivery:
 
     def _room(self) -> bool:
         """Have enough calls ended for others to be worth a transaction?"""
-        return not self._calls or self._slots - len(self._calls) >= self._handful
+        return not self._calls or self._free() >= self._handful
+
+    def _free(self) -> int:
+        """How many rows may pass the gate: when they have, there is a call for each of them."""
+        return self._slots + self._soon - len(self._calls)
+
+    def _ending_soon(self, now: float) -> int:
+        """How many calls will have ended when a row that asks the gate now has passed it.
+
+        None where calls take long, or nobody knows yet: what has passed is not to wait for one.
+        """
+        if not self._calling_takes.seconds:
+            return 0
+        oldest = now - next(iter(self._calls.values()), now)
+        share = self._gating_takes.seconds / max(self._calling_takes.seconds, oldest)
+        return min(int(self._slots * share), most_sending(self._slots) - self._slots)
 
     async def _call(self, ready: Ready, before: asyncio.Task[bool] | None, missed: bool) -> bool:
         """Send it, unless its slot or its predecessor's was missed; returns whether it was."""
@@ -479,12 +503,26 @@ class Delivery:
             missed = missed or (ended and before.result())
         if not missed and ready.row.gap_ms and (early := ready.due - monotonic()) > 0:
             await asyncio.sleep(early)
-        missed = missed or ready.late(monotonic())
-        outcome = self._missed(ready) if missed else await self._courier.send(ready)
+        outcome = None if missed else await self._send(ready)
         self.counters.moved[ready.row.lane] += 1
         # Looked up after the wait: the exchange swaps the list while calls are under way.
-        self._results.append(outcome)
-        return missed
+        self._results.append(outcome or self._missed(ready))
+        return outcome is None
+
+    async def _send(self, ready: Ready) -> Outcome | None:
+        """Send it when a call is free; None if its slot has gone by, or none is free for long."""
+        if self._lines.locked():
+            try:
+                async with asyncio.timeout(MOST_LEAD):
+                    await self._lines.acquire()
+            except TimeoutError:
+                return None
+        else:
+            await self._lines.acquire()
+        try:
+            return None if ready.late(monotonic()) else await self._courier.send(ready)
+        finally:
+            self._lines.release()
 
     def _missed(self, ready: Ready) -> Outcome:
         """Its slot went by while it passed the gate: it has not left, and asks for another."""

@@ -15,7 +15,7 @@ from sqlmodel import col, update
 from bot.commands import Content, Purpose
 from bot.context import ChannelFacts
 from bot.courier import TRIES
-from bot.delivery import Delivery
+from bot.delivery import Delivery, most_sending
 from bot.errors import SendError
 from bot.messages import Address, Part, dump_reply, say
 from storage import steering
@@ -248,6 +248,71 @@ def test_never_more_calls_than_slots(bare: Bare) -> None:
     asyncio.run(run())
     assert most == 8
     assert bare.states() == {"sent": 100}
+
+
+@dataclass
+class Counted(MemoryChannel):
+    """A quick channel that counts its calls under way."""
+
+    now: int = 0
+    most: int = 0
+
+    async def send(self, address: Address, part: Part, key: str) -> str:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        await asyncio.sleep(0.003)
+        self.now -= 1
+        return await super().send(address, part, key)
+
+
+def test_quick_calls_fill_their_slots_and_no_more(bare: Bare) -> None:
+    bare.rows(600)
+    channel = Counted()
+    delivery = Delivery(bare.services, {"memory": channel}, alone=True, in_flight=8)
+    asyncio.run(delivery.until_idle())
+    assert channel.most == 8
+    assert bare.states() == {"sent": 600}
+
+
+def test_what_passed_the_gate_and_finds_no_call_free_asks_again(bare: Bare) -> None:
+    """Two calls were about to end, so two rows more passed the gate; then nothing ends."""
+    bare.rows(100)
+    channel, expected = Line(), [2]
+
+    async def run() -> None:
+        channel.gate = asyncio.Event()
+        delivery = Delivery(bare.services, {"memory": channel}, alone=True, in_flight=8)
+        busy = delivery._calls
+        delivery._ending_soon = (  # type: ignore[method-assign]
+            lambda _now: expected.pop() if expected and len(busy) == 8 else 0
+        )
+        task = asyncio.create_task(delivery.until_idle())
+        while bare.states().get("sending") != 10:
+            await asyncio.sleep(0.001)
+        assert len(channel.seen) == 8
+        while bare.states()["sending"] != 8:
+            await asyncio.sleep(0.01)
+        assert len(channel.seen) == 8
+        channel.gate.set()
+        await task
+
+    asyncio.run(run())
+    assert bare.states() == {"sent": 100}
+    assert len(channel.seen) == len(set(channel.seen)) == 100
+
+
+def test_more_pass_the_gate_only_while_calls_end_quickly(bare: Bare) -> None:
+    delivery = Delivery(bare.services, {"memory": MemoryChannel()}, alone=True, in_flight=8)
+    task: asyncio.Task[bool] = None  # type: ignore[assignment]
+    delivery._gating_takes.note(0.005)
+    assert delivery._ending_soon(100.0) == 0  # nobody knows how long a call takes
+    delivery._calling_takes.note(0.020)
+    assert delivery._ending_soon(100.0) == 2
+    delivery._calls[task] = 99.0
+    assert delivery._ending_soon(100.0) == 0
+    delivery._calls.clear()
+    delivery._gating_takes.note(10.0)
+    assert 8 + delivery._ending_soon(100.0) == most_sending(8) == 10
 
 
 def test_a_database_in_trouble_loses_no_result(bare: Bare) -> None:

@@ -41,7 +41,7 @@ START = "2026-11-22 09:30"
 SMALL_TALK = "大家好"
 WIDE = {"width": 1440, "height": 900}
 NARROW = {"width": 390, "height": 844}
-expect.set_options(timeout=30_000)  # a machine that is busy with other tests is no fault of the page
+expect.set_options(timeout=30_000)  # a machine busy with other tests is no fault of the page
 
 
 def moment(text: str) -> datetime:
