@@ -1,7 +1,7 @@
 """One delivery process of the `delivery` benchmark: the product's own loop and storage.
 
-Started as `python -m benchmarks.drain DATABASE [PLATFORM]`: drains into a sink that takes 20 ms a
-call, or through the real Telegram channel to the emulated platform at that address.
+Started as `python -m benchmarks.drain DATABASE [SECONDS] [PLATFORM]`: drains into a sink that takes
+so long for a call, or through the real Telegram channel to the emulated platform at that address.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import uvloop
 from sqlalchemy import text
 
-from benchmarks.peers.tally import Tally, until_stopped, until_told
+from benchmarks.peers.tally import CALL, Tally, until_stopped, until_told
 from bot.app import build_channels, tune_interpreter
 from bot.catalog import Catalog
 from bot.channels.base import Attached, Channel, Paced
@@ -76,12 +76,15 @@ class CountingInTurn(Counting):
         return sent
 
 
+@dataclass
 class Sink(MemoryChannel):
-    """Takes everything after 20 ms and keeps nothing."""
+    """Takes everything after a while and keeps nothing."""
+
+    seconds: float = CALL
 
     async def send(self, address: Address, part: Part, key: str) -> str:
         """Wait."""
-        await Tally.call()
+        await asyncio.sleep(self.seconds)
         return ""
 
 
@@ -126,9 +129,9 @@ def fill(url: str, rows: int, channel: str = "memory") -> None:
     database.close()
 
 
-async def drain(url: str, platform: str, tally: Tally) -> dict[str, int]:
+async def drain(url: str, seconds: float, platform: str, tally: Tally) -> dict[str, int]:
     """Drain until told to stop; returns how many transactions it took."""
-    channel: Channel = Sink()
+    channel: Channel = Sink(seconds=seconds)
     facts: Mapping[str, ChannelFacts] = {"memory": channel.facts}
     if platform:
         channel, facts = telegram(platform)
@@ -152,11 +155,11 @@ async def drain(url: str, platform: str, tally: Tally) -> dict[str, int]:
     return {"commits": commits}
 
 
-def main(url: str, platform: str = "") -> None:
+def main(url: str, seconds: str = str(CALL), platform: str = "") -> None:
     """Run it, and tell the end."""
     tally = Tally()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        found = runner.run(drain(url, platform, tally))
+        found = runner.run(drain(url, float(seconds), platform, tally))
     print(json.dumps(found), flush=True)
 
 

@@ -27,14 +27,9 @@ class Tally:
     ended: float = 0.0
     frozen: bool = False
 
-    @staticmethod
-    async def call() -> None:
-        """What the sink does."""
-        await asyncio.sleep(CALL)
-
     async def take(self) -> None:
         """A call, counted."""
-        await self.call()
+        await asyncio.sleep(CALL)
         self.note()
 
     def note(self) -> None:
