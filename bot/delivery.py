@@ -356,7 +356,7 @@ class Delivery:
         return len(ripe) + len(sleepers)
 
     def _fenced(self) -> bool:
-        """Have we been silent for so long that another worker may have judged what we gated?"""
+        """Have we been silent for so long that others may have judged what passed our gate?"""
         assert self._loop is not None
         silent = self._loop.time() - self._lived
         return bool(self._lived) and silent > FENCE * self._ttl.total_seconds()
@@ -510,7 +510,8 @@ class Delivery:
         return outcome is None
 
     async def _send(self, ready: Ready) -> Outcome | None:
-        """Send it when a call is free; None if its slot has gone by, or none is free for long."""
+        """Send it when a call is free; None if none is for long, or if its slot, or our time, has
+        gone by."""
         if self._lines.locked():
             try:
                 async with asyncio.timeout(MOST_LEAD):
@@ -520,7 +521,8 @@ class Delivery:
         else:
             await self._lines.acquire()
         try:
-            return None if ready.late(monotonic()) else await self._courier.send(ready)
+            gone_by = ready.late(monotonic()) or self._fenced()
+            return None if gone_by else await self._courier.send(ready)
         finally:
             self._lines.release()
 

@@ -274,18 +274,25 @@ def test_quick_calls_fill_their_slots_and_no_more(bare: Bare) -> None:
     assert bare.states() == {"sent": 600}
 
 
+def two_more_than_calls(delivery: Delivery) -> None:
+    """Let two rows more pass the gate than there are calls for, once."""
+    expected = [2]
+
+    def soon(now: float) -> int:
+        return expected.pop() if expected and len(delivery._calls) == 8 else 0
+
+    delivery._ending_soon = soon  # type: ignore[method-assign]
+
+
 def test_what_passed_the_gate_and_finds_no_call_free_asks_again(bare: Bare) -> None:
     """Two calls were about to end, so two rows more passed the gate; then nothing ends."""
     bare.rows(100)
-    channel, expected = Line(), [2]
+    channel = Line()
 
     async def run() -> None:
         channel.gate = asyncio.Event()
         delivery = Delivery(bare.services, {"memory": channel}, alone=True, in_flight=8)
-        busy = delivery._calls
-        delivery._ending_soon = (  # type: ignore[method-assign]
-            lambda _now: expected.pop() if expected and len(busy) == 8 else 0
-        )
+        two_more_than_calls(delivery)
         task = asyncio.create_task(delivery.until_idle())
         while bare.states().get("sending") != 10:
             await asyncio.sleep(0.001)
@@ -299,6 +306,35 @@ def test_what_passed_the_gate_and_finds_no_call_free_asks_again(bare: Bare) -> N
     asyncio.run(run())
     assert bare.states() == {"sent": 100}
     assert len(channel.seen) == len(set(channel.seen)) == 100
+
+
+def test_nothing_leaves_that_waited_for_a_call_until_others_may_have_judged_it(bare: Bare) -> None:
+    """A process that stood still: what had passed its gate by then asks again."""
+    bare.rows(20)
+    beyond: list[bool] = []
+
+    class Watched(Line):
+        async def send(self, address: Address, part: Part, key: str) -> str:
+            beyond.append(delivery._fenced())
+            return await super().send(address, part, key)
+
+    channel = Watched()
+    delivery = Delivery(bare.services, {"memory": channel}, alone=True, in_flight=8)
+
+    async def run() -> None:
+        channel.gate = asyncio.Event()
+        two_more_than_calls(delivery)
+        task = asyncio.create_task(delivery.until_idle())
+        while bare.states().get("sending") != 10:
+            await asyncio.sleep(0.001)
+        delivery._lived -= 60
+        channel.gate.set()
+        await task
+
+    asyncio.run(run())
+    assert beyond == [False] * 20
+    assert len(set(channel.seen)) == 20
+    assert bare.states() == {"sent": 20}
 
 
 def test_more_pass_the_gate_only_while_calls_end_quickly(bare: Bare) -> None:
