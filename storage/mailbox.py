@@ -24,7 +24,7 @@ from sqlmodel import Field, SQLModel, col
 
 from storage.columns import EncryptedText, UtcDateTime, personal
 from storage.driver import on_conflict_nothing
-from storage.states import WAITING, State
+from storage.states import OPEN, WAITING, State
 from storage.wakeups import announce
 
 ROW_ID = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers only INTEGER keys itself
@@ -97,13 +97,23 @@ class Outbox(SQLModel, table=True):
     tried_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
+def _listed(words: str, states: Iterable[State]) -> str:
+    """A condition on the state, written out, not bound: only then are partial indexes used."""
+    return words + " (" + ", ".join(f"'{state}'" for state in states) + ")"
+
+
 def in_state(*states: State) -> Any:
-    # Written out, not bound: only then can the partial indexes be used.
-    return text("outbox.state IN (" + ", ".join(f"'{state}'" for state in states) + ")")
+    """Does a row stand in one of these?"""
+    return text(_listed("outbox.state IN", states))
+
+
+def not_in_state(*states: State) -> Any:
+    """Does a row stand in none of these?"""
+    return text(_listed("outbox.state NOT IN", states))
 
 
 def _partial(name: str, *columns: Any, states: "tuple[State, ...]", and_also: str = "") -> Index:
-    where = text("state IN (" + ", ".join(f"'{state}'" for state in states) + f"){and_also}")
+    where = text(_listed("state IN", states) + and_also)
     return Index(name, *columns, sqlite_where=where, postgresql_where=where)
 
 
@@ -156,10 +166,11 @@ Index(
     postgresql_where=_OF_CAMPAIGN,
 )
 
-_WITH_BODY = text("body IS NOT NULL")
+# Only once it is done with: written there from the first, it would be so at each move again.
+_BODY_OVER = text(f"body IS NOT NULL AND {_listed('state NOT IN', OPEN)}")
 
 Index(
-    "ix_outbox_body", col(Outbox.created_at), sqlite_where=_WITH_BODY, postgresql_where=_WITH_BODY
+    "ix_outbox_body", col(Outbox.created_at), sqlite_where=_BODY_OVER, postgresql_where=_BODY_OVER
 )
 
 _WITH_REPLY = text("reply IS NOT NULL")

@@ -14,12 +14,12 @@ from sqlmodel import col
 from storage.campaigns import Campaign, CampaignTotal
 from storage.driver import on_conflict_base
 from storage.jobs import Firing
-from storage.mailbox import INBOX, TABLE
+from storage.mailbox import INBOX, TABLE, not_in_state
 from storage.states import OPEN
 
 _TOTALS: Any = CampaignTotal.__table__  # type: ignore[attr-defined]  # SQLModel sets it
 _FIRINGS: Any = Firing.__table__  # type: ignore[attr-defined]
-_OVER = TABLE.c.state.not_in(OPEN)
+_OVER = not_in_state(*OPEN)
 _NO_END = literal(2**62, BigInteger())
 
 
