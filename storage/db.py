@@ -21,6 +21,11 @@ from sqlmodel import Session
 from storage.columns import KeyRing
 
 OPENING = 10.0  # seconds we wait for somebody else who opens a new file too
+LOG = 4000  # pages of 4 kB
+"""So long SQLite's log grows before it is taken over into the file, where each page is then written
+once, however often it changed. Among a million members everybody changes pages of their own, with
+each answer to a form the same ones; SQLite's own 1,000 pages end after 300 messages. Who comes
+while it is taken over waits: with many more pages for long."""
 MIGRATION_LOCK = 20221509  # any number that only our migrations take
 PATIENCE = {"connect_timeout": 3, "tcp_user_timeout": 5000}
 """What libpq is told unless the address says otherwise: seconds, and milliseconds. Without it a
@@ -257,6 +262,7 @@ def _tell_sqlite(connection: Any, _record: object) -> None:
         "foreign_keys=ON",
         "busy_timeout=10000",
         "secure_delete=ON",
+        f"wal_autocheckpoint={LOG}",
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import IntegrityError
 
 from storage.columns import KeyRing
-from storage.db import Database, Kept
+from storage.db import LOG, Database, Kept
 
 
 def test_a_new_database_file_is_for_its_owner_only(tmp_path: Path) -> None:
@@ -19,6 +19,19 @@ def test_a_new_database_file_is_for_its_owner_only(tmp_path: Path) -> None:
     modes = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
     database.close()
     assert modes == {0o600}
+
+
+def test_the_log_is_taken_over_before_it_is_long(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/long.db", KeyRing(KeyRing.generate()))
+    with database.transaction() as connection:
+        connection.execute(text("CREATE TABLE long (number INTEGER PRIMARY KEY, body BLOB)"))
+    log = tmp_path / "long.db-wal"
+    for _time in range(20):
+        with database.transaction() as connection:
+            connection.execute(text("INSERT OR REPLACE INTO long VALUES (1, zeroblob(1000000))"))
+    most = log.stat().st_size
+    database.close()
+    assert LOG * 4096 < most < (LOG + 1000) * 4096
 
 
 WAYS: list[Callable[[Kept], AbstractContextManager[Connection]]] = [
