@@ -1,8 +1,8 @@
 """What a message costs among a thousand members and among a million: `growth` of `inbound`.
 
 The same thousand or fewer write, spread over all; everybody has an address, a profile and a
-message in the inbox, a tenth an open form. Processor time, in pairs: a machine that is slower for
-a while is so for both; the median of what they say.
+message in the inbox, a tenth an open form. Processor time, in pairs that take turns question by
+question: a machine that is slower for a while is so for both; the median of what they say.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from benchmarks.figures import Figure, note
 from benchmarks.inbound_app import installation
-from benchmarks.servers import OURS, measured, path_of
+from benchmarks.servers import OURS, in_turn, path_of
 from benchmarks.wechat_load import APP_ID, TEXTS, requests
 from bot.clock import SystemClock
 from storage.columns import to_millis
@@ -69,10 +69,13 @@ def main() -> bool:
             fill(app.services.database, size)
             app.close()
         for _round in range(ROUNDS):
-            for size, url in urls.items():
-                stride = size // WRITERS
-                messages = requests(WRITERS, TEXTS, path_of(OURS), next(ids), stride)
-                cost[size].append(measured(OURS, url, messages).cpu_us)
+            first = next(ids)
+            messages = [
+                requests(WRITERS, TEXTS, path_of(OURS), first, size // WRITERS) for size in sizes
+            ]
+            spent = in_turn([urls[size] for size in sizes], messages, WRITERS)
+            for size, one in zip(sizes, spent, strict=True):
+                cost[size].append(one)
     for size in sizes:
         listed = "、".join(f"{one:.0f}" for one in cost[size])
         note(f"{size:,} 位乡亲：每条 {listed} 微秒处理器时间")

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,6 +89,28 @@ def measured(name: str, url: str, messages: Sequence[bytes]) -> Measured:
         if name == OURS and load.silent:
             raise RuntimeError(f"{load.silent} messages were not answered")
         return Measured(load, spent / len(messages) * 1e6, _peak(process))
+
+
+def in_turn(urls: Sequence[str], messages: Sequence[Sequence[bytes]], part: int) -> list[float]:
+    """Microseconds of processor time a message of ours on each of several databases.
+
+    All are up at once and take turns, so many messages each.
+    """
+    with ExitStack() as stack:
+        servers = [stack.enter_context(server(OURS, url)) for url in urls]
+        stack.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {CLIENT_CORE})
+        before = [_cpu(process) for _port, process in servers]
+        for start in range(0, len(messages[0]), part):
+            for (port, _process), ours in zip(servers, messages, strict=True):
+                load = asyncio.run(drive(port, ours[start:][:part], CONNECTIONS))
+                if load.silent:
+                    raise RuntimeError(f"{load.silent} messages were not answered")
+        spent = [_cpu(process) for _port, process in servers]
+    return [
+        (after - then) / len(ours) * 1e6
+        for then, after, ours in zip(before, spent, messages, strict=True)
+    ]
 
 
 def fresh(name: str, messages: Sequence[bytes]) -> Measured:
