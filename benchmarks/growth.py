@@ -224,11 +224,11 @@ class Ledger:
 
     def megabytes(self) -> float:
         """How much room the database takes."""
+        query = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+        if self.engine == "postgresql":
+            query = "SELECT pg_database_size(current_database())"
         with self.database.engine.connect() as connection:
-            if self.engine == "postgresql":
-                query = "SELECT pg_database_size(current_database())"
-                return float(connection.exec_driver_sql(query).scalar_one()) / 2**20
-        return Path(str(self.database.url.database)).stat().st_size / 2**20
+            return float(connection.exec_driver_sql(query).scalar_one()) / 2**20
 
     # - timing -
 
