@@ -49,7 +49,7 @@ log = structlog.get_logger()
 def most_sending(in_flight: int) -> int:
     """How many rows may be between gate and acknowledgement, with so many calls at once: a few more
     than calls, so that none is idle while a transaction goes to the disk."""
-    return in_flight + in_flight // 4
+    return in_flight + in_flight // 2
 
 
 @dataclass
