@@ -10,11 +10,13 @@ from collections.abc import Callable
 from datetime import datetime
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import Session, col
 
 from bot.commands import Tick
 from bot.context import Services
 from bot.jobs import run_one
+from storage.db import away, passing
 from storage.driver import on_conflict_nothing
 from storage.jobs import Firing
 
@@ -26,19 +28,35 @@ log = structlog.get_logger()
 
 def beat(services: Services, retired: Callable[[], bool] = lambda: False) -> int:
     """Run every tick once, each in a transaction of its own, and some of the long work, as long as
-    this process is not `retired`; returns how many ticks failed."""
+    this process is not `retired`; returns how many ticks failed.
+
+    A beat that finds the database away ends there: what is due is still due at the next one.
+    """
     failed = 0
-    for tick in services.catalog.of(Tick):
-        try:
-            with services.database.session() as session:
-                tick.run(services, session, services.clock.now())
-        except Exception as error:  # noqa: BLE001  # one broken tick must not stop the others
-            failed += 1
-            log.error("tick_failed", tick=tick.name, error=type(error).__name__)
-    for _ in range(MOST_CHUNKS):
-        if retired() or not run_one(services, "heart"):
-            break
+    try:
+        for tick in services.catalog.of(Tick):
+            failed += not _ran(services, tick)
+        for _ in range(MOST_CHUNKS):
+            if retired() or not run_one(services, "heart"):
+                break
+    except SQLAlchemyError as error:
+        if not passing(error):
+            raise
+        log.warning("beat_put_off", error=type(error).__name__)
+        failed += 1
     return failed
+
+
+def _ran(services: Services, tick: Tick) -> bool:
+    try:
+        with services.database.session() as session:
+            tick.run(services, session, services.clock.now())
+    except Exception as error:
+        if away(error):
+            raise  # for each of the others we would wait again until nobody answers
+        log.error("tick_failed", tick=tick.name, error=type(error).__name__)
+        return False
+    return True
 
 
 def fire(session: Session, schedule: str, occasion: str, now: datetime, note: str = "") -> bool:

@@ -12,6 +12,7 @@ from bot.context import Services, outbox_row
 from bot.messages import say
 from bot.purposes import TROUBLE
 from storage import mailbox
+from storage.db import passing
 from storage.jobs import Job
 
 LEASE = timedelta(seconds=30)
@@ -20,7 +21,10 @@ log = structlog.get_logger()
 
 
 def run_one(services: Services, worker: str) -> bool:
-    """Do one chunk of the oldest job that nobody works on; False when there is none."""
+    """Do one chunk of the oldest job that nobody works on; False when there is none.
+
+    Raises what the database raises when it is away or gives another transaction the way.
+    """
     kinds = {kind.kind: kind for kind in services.catalog.of(JobKind)}
     now = services.clock.now()
     with services.database.session() as session:
@@ -50,7 +54,10 @@ def run_one(services: Services, worker: str) -> bool:
         try:
             with session.begin_nested():
                 finished = kind.run(services, session, job, now)
-        except Exception as error:  # noqa: BLE001  # a broken job is parked, the worker goes on
+        except Exception as error:
+            if passing(error):
+                raise  # that chunk did nothing, and is done again
+            # A broken job is parked, the worker goes on.
             log.error("job_failed", job=job.id, kind=job.kind, error=type(error).__name__)
             job.state, job.error = "failed", type(error).__name__
             _tell(services, session, job, now)

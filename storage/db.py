@@ -33,6 +33,8 @@ machine that has vanished is waited for until TCP gives up, after a quarter of a
 AWAY = ("08", "25006", "53", "57P", "58")
 """Beginnings of the SQLSTATEs of a PostgreSQL that cannot write now: connection, a standby's
 read-only transaction, no room or too many connections, shutting down, its disk."""
+GIVEN_WAY = "40"
+"""Beginning of the SQLSTATEs of a transaction that was rolled back for another one: a deadlock."""
 AWAY_SQLITE = ("FULL", "IOERR", "BUSY", "LOCKED", "CANTOPEN", "READONLY")
 
 
@@ -224,6 +226,12 @@ def away(error: BaseException) -> bool:
     if state is None:
         return isinstance(error, OperationalError)
     return str(state).startswith(AWAY)
+
+
+def passing(error: BaseException) -> bool:
+    """Does this say nothing about what was asked, which may succeed the next time?"""
+    state = getattr(getattr(error, "orig", None), "sqlstate", None)
+    return away(error) or str(state).startswith(GIVEN_WAY)
 
 
 @contextmanager
