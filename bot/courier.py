@@ -38,7 +38,7 @@ class Counters:
     unknown: int = 0
     retried: int = 0
     late: int = 0
-    """Rows that asked for another slot because theirs had gone by."""
+    """Rows that asked for another slot because theirs had gone by, or no call was free."""
     by_reason: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     moved: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     """Rows something became of, by lane."""

@@ -39,6 +39,7 @@ RESERVED = 8  # call slots that only urgent lanes may use
 POLL = 0.25  # seconds between looks when nobody wakes us
 WORKER_TTL = timedelta(seconds=10)
 JUMP = timedelta(minutes=1)  # by which a clock that goes back is said to have been set
+HANGS = 2  # times the longest lately, after which the oldest call is not about to end
 FENCE = 0.8  # of that time without a beat, after which we start no call: others may think us dead
 FINISH = 6.0  # seconds for calls under way, and for their results, when we are asked to end
 MOST_LEAD = 0.25  # seconds before its slot, or before a call is free, that a row may pass the gate
@@ -281,7 +282,9 @@ class Delivery:
         except Exception as error:  # noqa: BLE001  # the loop outlives a database in trouble
             log.warning("claim_failed", error=type(error).__name__)
             return
-        self._ready += ready
+        # What was taken from us meanwhile, and is ours again, is here once.
+        again = {one.row.id for one in ready}
+        self._ready = [one for one in self._ready if one.row.id not in again] + ready
         # What was broken off while we claimed is not whole for having been so when we looked.
         for name in off & {channel_of(one.row.lane) for one in ready if not one.row.probe}:
             self._breaker.seen_whole(name)
@@ -341,19 +344,27 @@ class Delivery:
             await asyncio.sleep(POLL)
             return 0
         self._gating_takes.note(monotonic() - began)
-        self._doubtful.clear()
+        if self._doubtful:
+            self._forget_doubtful()
         if self._fenced():
             log.warning("gate_repeated", rows=len(leave.passed) + len(leave.noticed))
             gated = leave.passed | leave.noticed
             self._doubtful.update(_tried(one for one in ripe if one.row.id in gated))
             return 0
-        for ready in ripe:
+        for ready in {one.row.id: one for one in ripe}.values():  # never a row twice, whatever was
             if ready.row.id in leave.passed:
                 in_turn = ready.row.id in leave.in_turn
                 self._launch(ready._replace(in_turn=True) if in_turn else ready)
             elif ready.row.id in leave.noticed:
                 self._launch(ready._replace(noticed=True))
         return len(ripe) + len(sleepers)
+
+    def _forget_doubtful(self) -> None:
+        """What was taken back waits for its next claim, and what follows it at its address too."""
+        gone = [one for one in self._ready if one.row.id in self._doubtful]
+        self._missing |= {one.row.address for one in gone}
+        self._ready = [one for one in self._ready if one.row.id not in self._doubtful]
+        self._doubtful.clear()
 
     def _fenced(self) -> bool:
         """Have we been silent for so long that others may have judged what passed our gate?"""
@@ -488,11 +499,13 @@ class Delivery:
         """How many calls will have ended when a row that asks the gate now has passed it.
 
         None where calls take long, or nobody knows yet: what has passed is not to wait for one.
+        Nor of what is counted as it passes: that would be lost.
         """
-        if not self._calling_takes.seconds:
-            return 0
+        usual = self._calling_takes.seconds
         oldest = now - next(iter(self._calls.values()), now)
-        share = self._gating_takes.seconds / max(self._calling_takes.seconds, oldest)
+        if not usual or oldest > HANGS * usual or any(one.row.windowed for one in self._ready):
+            return 0
+        share = min(MOST_LEAD, self._gating_takes.seconds) / max(usual, oldest)
         return min(int(self._slots * share), most_sending(self._slots) - self._slots)
 
     async def _call(self, ready: Ready, before: asyncio.Task[bool] | None, missed: bool) -> bool:
@@ -510,8 +523,8 @@ class Delivery:
         return outcome is None
 
     async def _send(self, ready: Ready) -> Outcome | None:
-        """Send it when a call is free; None if none is for long, or if its slot, or our time, has
-        gone by."""
+        """Send it when a call is free; None if none is for long, if its slot or our time has gone
+        by, or if its channel was broken off meanwhile."""
         if self._lines.locked():
             try:
                 async with asyncio.timeout(MOST_LEAD):
@@ -521,13 +534,14 @@ class Delivery:
         else:
             await self._lines.acquire()
         try:
-            gone_by = ready.late(monotonic()) or self._fenced()
+            gone_by = ready.late(monotonic()) or self._fenced() or self._is_off(ready.row)
             return None if gone_by else await self._courier.send(ready)
         finally:
             self._lines.release()
 
     def _missed(self, ready: Ready) -> Outcome:
-        """Its slot went by while it passed the gate: it has not left, and asks for another."""
+        """Its slot went by after it had passed the gate, or it found no call: it has not left, and
+        asks for another."""
         row = ready.row
         self._missing.add(row.address)
         self.counters.late += 1
@@ -550,8 +564,10 @@ class Delivery:
         if self._claiming is not None:
             await asyncio.wait([self._claiming])
         ready, self._ready = self._ready, []
-        while self._results and self._loop.time() < until:
+        while self._results:  # once at least, however long a call hung
             await self._exchange()
+            if self._loop.time() >= until:
+                break
         left = [one.row.id for one in ready]
         try:
             if left:

@@ -170,7 +170,10 @@ Index(
 _BODY_OVER = text(f"body IS NOT NULL AND {_listed('state NOT IN', OPEN)}")
 
 Index(
-    "ix_outbox_body", col(Outbox.created_at), sqlite_where=_BODY_OVER, postgresql_where=_BODY_OVER
+    "ix_outbox_body_over",
+    col(Outbox.created_at),
+    sqlite_where=_BODY_OVER,
+    postgresql_where=_BODY_OVER,
 )
 
 _WITH_REPLY = text("reply IS NOT NULL")

@@ -82,4 +82,4 @@ def test_old_bodies_are_found_by_their_own_index(bare: Bare) -> None:
     said: list[str] = []
     with heard(bare, said) as connection:
         upkeep.forget_bodies(connection, NOON, 9)
-    assert "ix_outbox_body" in indexes_of(bare, said[0])
+    assert "ix_outbox_body_over" in indexes_of(bare, said[0])
