@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -37,8 +38,10 @@ def states(bare: Bare) -> list[str]:
 
 
 @pytest.fixture
-def bare(tmp_path: Path) -> Bare:
-    return Bare(f"sqlite:///{tmp_path}/heart.db")
+def bare(tmp_path: Path) -> Iterator[Bare]:
+    made = Bare(f"sqlite:///{tmp_path}/heart.db")
+    yield made
+    made.close()
 
 
 def test_a_broken_tick_stops_no_other_and_a_database_that_is_away_all(bare: Bare) -> None:
