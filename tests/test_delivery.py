@@ -195,22 +195,22 @@ def test_what_cannot_be_worded_fails_and_says_so(bare: Bare) -> None:
     assert [(row.state, row.reason) for row in bare.all()] == [("failed", "render")]
 
 
+async def stopped_amid_calls(bare: Bare, channel: Line) -> None:
+    """Stop the loop while eight calls are held back, then let them go."""
+    channel.gate = asyncio.Event()
+    delivery = Delivery(bare.services, {"memory": channel}, alone=True, in_flight=8)
+    task = asyncio.create_task(delivery.run())
+    while len(channel.seen) < 8:
+        await asyncio.sleep(0.001)
+    task.cancel()
+    await asyncio.sleep(0)
+    channel.gate.set()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 def test_stopping_finishes_the_calls_under_way_and_gives_the_rest_back(bare: Bare) -> None:
     bare.rows(500)
-    channel = Line()
-
-    async def run() -> None:
-        channel.gate = asyncio.Event()
-        delivery = Delivery(bare.services, {"memory": channel}, alone=True, in_flight=8)
-        task = asyncio.create_task(delivery.run())
-        while len(channel.seen) < 8:
-            await asyncio.sleep(0.001)
-        task.cancel()
-        await asyncio.sleep(0)
-        channel.gate.set()
-        await asyncio.gather(task, return_exceptions=True)
-
-    asyncio.run(run())
+    asyncio.run(stopped_amid_calls(bare, Line()))
     assert bare.states() == {"sent": 8, "queued": 492}
 
 
@@ -387,20 +387,7 @@ def test_a_call_that_hangs_does_not_keep_the_others_from_being_written_down(
                 await asyncio.sleep(3600)
             return sent
 
-    channel = OneHangs()
-
-    async def run() -> None:
-        channel.gate = asyncio.Event()
-        delivery = Delivery(bare.services, {"memory": channel}, alone=True, in_flight=8)
-        task = asyncio.create_task(delivery.run())
-        while len(channel.seen) < 8:
-            await asyncio.sleep(0.001)
-        task.cancel()
-        await asyncio.sleep(0)
-        channel.gate.set()
-        await asyncio.gather(task, return_exceptions=True)
-
-    asyncio.run(run())
+    asyncio.run(stopped_amid_calls(bare, OneHangs()))
     assert bare.states() == {"sent": 7, "sending": 1}
 
 
