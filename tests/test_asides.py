@@ -92,8 +92,8 @@ class On:
         it had been taken in."""
         await asyncio.to_thread(self.app.dispatcher.stop)
         shutil.copy(left_behind, self.folder / "00000009-dead.spool")
+        assert self.spool.adopt() == 1
         self.app.dispatcher.start()
-        assert self.spool.depth == 1
         await self.taken_in()
 
 
