@@ -69,10 +69,10 @@ class Courier:
         row = ready.row
         name = channel_of(row.lane)
         channel = self.channels[name]
-        address = Address.parse(row.address)
         done, state = row.parts_sent, State.SENT
         sent: str | Awaiting = ""
         try:
+            address = Address.parse(row.address)
             if ready.noticed:
                 sent = await self._notify(ready, address)
                 done = len(ready.parts)

@@ -25,6 +25,7 @@ from bot.channels.base import Channel, Exclusive
 from bot.clerk import Clerk
 from bot.context import Services
 from bot.courier import Courier, channel_of
+from bot.lines import MOST_LEAD, Lines, Usually
 from bot.messages import Address
 from bot.wording import Ready, Wording
 from storage import claims, gate, steering
@@ -42,7 +43,6 @@ JUMP = timedelta(minutes=1)  # by which a clock that goes back is said to have b
 HANGS = 2  # times the longest lately, after which the oldest call is not about to end
 FENCE = 0.8  # of that time without a beat, after which we start no call: others may think us dead
 FINISH = 6.0  # seconds for calls under way, and for their results, when we are asked to end
-MOST_LEAD = 0.25  # seconds before its slot, or before a call is free, that a row may pass the gate
 
 log = structlog.get_logger()
 
@@ -51,16 +51,6 @@ def most_sending(in_flight: int) -> int:
     """How many rows may be between gate and acknowledgement, with so many calls at once: a few more
     than calls, so that none is idle while a transaction goes to the disk."""
     return in_flight + in_flight // 2
-
-
-@dataclass
-class _Usually:
-    """How long something takes: the longest lately, forgotten little by little."""
-
-    seconds: float = 0.0
-
-    def note(self, seconds: float) -> None:
-        self.seconds = max(seconds, 0.9 * self.seconds)
 
 
 @dataclass(frozen=True)
@@ -110,14 +100,11 @@ class Delivery:
         self._doubtful: dict[int, bool] = {}
         self._returned: list[int] = []
         self._missing: set[str] = set()  # addresses of which a row is about to be claimed again
-        self._claiming_takes, self._gating_takes = _Usually(), _Usually()
+        self._claiming_takes, self._gating_takes = Usually(), Usually()
         self._claiming: asyncio.Task[None] | None = None
         self._exchanging: asyncio.Task[int] | None = None
-        self._calls: dict[asyncio.Task[bool], float] = {}  # since when, the oldest first
-        self._lines = asyncio.Semaphore(in_flight)
-        self._calling_takes, self._soon = _Usually(), 0
+        self._lines, self._soon = Lines(in_flight, self._call, self._ended), 0
         self._ready: list[Ready] = []
-        self._chains: dict[str, asyncio.Task[bool]] = {}
         self._lived = 0.0  # when we last said that we live, by the loop's clock
         self._seen: dict[str, tuple[int, float]] = {}  # each worker's beat, and since when we know
         self._told = services.clock.now()
@@ -190,7 +177,7 @@ class Delivery:
 
     def _busy(self) -> bool:
         claiming = self._claiming is not None and not self._claiming.done()
-        return bool(self._calls or self._ready or self._results or claiming)
+        return bool(self._lines or self._ready or self._results or claiming)
 
     async def _rest(self) -> None:
         """Wait until something ends, somebody wakes us, or it is time to look again."""
@@ -227,6 +214,7 @@ class Delivery:
         assert self._loop is not None
         if self._loop.time() - self._lived > self._ttl.total_seconds() / 5:
             await self._live(self._loop.time())
+        self._lines.give_up_waiting()
         self._claim_soon()
         # Shielded: cut off in the middle, rows would be gated and never sent, results forgotten.
         self._exchanging = asyncio.create_task(self._exchange())
@@ -267,7 +255,7 @@ class Delivery:
 
     def _claim_soon(self) -> None:
         """Keep leases ahead of the calls; claiming goes on beside gating."""
-        free = self._slots * AHEAD - len(self._ready) - len(self._calls)
+        free = self._slots * AHEAD - len(self._ready) - len(self._lines)
         if self._retired:
             return
         if free >= 2 * self._slots and (self._claiming is None or self._claiming.done()):
@@ -351,12 +339,7 @@ class Delivery:
             gated = leave.passed | leave.noticed
             self._doubtful.update(_tried(one for one in ripe if one.row.id in gated))
             return 0
-        for ready in {one.row.id: one for one in ripe}.values():  # never a row twice, whatever was
-            if ready.row.id in leave.passed:
-                in_turn = ready.row.id in leave.in_turn
-                self._launch(ready._replace(in_turn=True) if in_turn else ready)
-            elif ready.row.id in leave.noticed:
-                self._launch(ready._replace(noticed=True))
+        self._launch(ripe, leave)
         return len(ripe) + len(sleepers)
 
     def _forget_doubtful(self) -> None:
@@ -471,76 +454,42 @@ class Delivery:
         channel = self._courier.notifying.get(channel_of(row.lane))
         return channel is not None and row.person_id is not None and row.purpose in channel.noticed
 
-    def _launch(self, ready: Ready) -> None:
-        """Start a call; two rows to one address leave in order."""
-        before = self._chains.get(ready.row.address)
-        missed = ready.row.address in self._missing
-        task = asyncio.create_task(self._call(ready, before, missed))
-        self._calls[task] = monotonic()
-        self._chains[ready.row.address] = task
-        task.add_done_callback(lambda done: self._ended(ready.row.address, done))
+    def _launch(self, ripe: Sequence[Ready], leave: _Leave) -> None:
+        """Have those sent that may leave; never a row twice, whatever was."""
+        may_leave = {*leave.passed, *leave.noticed}
+        for ready in ripe:
+            id = ready.row.id
+            if id not in may_leave:
+                continue
+            may_leave.remove(id)
+            if id in leave.noticed:
+                ready = ready._replace(noticed=True)  # the same, as it leaves
+            elif id in leave.in_turn:
+                ready = ready._replace(in_turn=True)
+            if ready.row.address in self._missing:
+                self._ended(ready, None)
+            else:
+                self._lines.take(ready)
 
-    def _ended(self, address: str, task: asyncio.Task[bool]) -> None:
-        self._calling_takes.note(monotonic() - self._calls.pop(task))
-        if self._chains.get(address) is task:
-            del self._chains[address]
+    async def _call(self, ready: Ready) -> Outcome | None:
+        """Send it; None if its slot or our time has gone by, or its channel was broken off."""
+        if ready.row.gap_ms:
+            if (early := ready.due - monotonic()) > 0:
+                await asyncio.sleep(early)
+            if ready.late(monotonic()):
+                return None
+        if self._fenced() or self._is_off(ready.row):
+            return None
+        return await self._courier.send(ready)
+
+    def _ended(self, ready: Ready, outcome: Outcome | None) -> None:
+        self.counters.moved[ready.row.lane] += 1
+        self._results.append(outcome or self._missed(ready))
         if self._room():
             self._awake.set()
 
-    def _room(self) -> bool:
-        """Have enough calls ended for others to be worth a transaction?"""
-        return not self._calls or self._free() >= self._handful
-
-    def _free(self) -> int:
-        """How many rows may pass the gate: when they have, there is a call for each of them."""
-        return self._slots + self._soon - len(self._calls)
-
-    def _ending_soon(self, now: float) -> int:
-        """How many calls will have ended when a row that asks the gate now has passed it.
-
-        None where calls take long, or nobody knows yet: what has passed is not to wait for one.
-        Nor of what is counted as it passes: that would be lost.
-        """
-        usual = self._calling_takes.seconds
-        oldest = now - next(iter(self._calls.values()), now)
-        if not usual or oldest > HANGS * usual or any(one.row.windowed for one in self._ready):
-            return 0
-        share = min(MOST_LEAD, self._gating_takes.seconds) / max(usual, oldest)
-        return min(int(self._slots * share), most_sending(self._slots) - self._slots)
-
-    async def _call(self, ready: Ready, before: asyncio.Task[bool] | None, missed: bool) -> bool:
-        """Send it, unless its slot or its predecessor's was missed; returns whether it was."""
-        if before is not None:
-            await asyncio.wait([before])
-            ended = not before.cancelled() and before.exception() is None
-            missed = missed or (ended and before.result())
-        if not missed and ready.row.gap_ms and (early := ready.due - monotonic()) > 0:
-            await asyncio.sleep(early)
-        outcome = None if missed else await self._send(ready)
-        self.counters.moved[ready.row.lane] += 1
-        # Looked up after the wait: the exchange swaps the list while calls are under way.
-        self._results.append(outcome or self._missed(ready))
-        return outcome is None
-
-    async def _send(self, ready: Ready) -> Outcome | None:
-        """Send it when a call is free; None if none is for long, if its slot or our time has gone
-        by, or if its channel was broken off meanwhile."""
-        if self._lines.locked():
-            try:
-                async with asyncio.timeout(MOST_LEAD):
-                    await self._lines.acquire()
-            except TimeoutError:
-                return None
-        else:
-            await self._lines.acquire()
-        try:
-            gone_by = ready.late(monotonic()) or self._fenced() or self._is_off(ready.row)
-            return None if gone_by else await self._courier.send(ready)
-        finally:
-            self._lines.release()
-
     def _missed(self, ready: Ready) -> Outcome:
-        """Its slot went by after it had passed the gate, or it found no call: it has not left, and
+        """Its slot went by after it had passed the gate, or it found no line: it has not left, and
         asks for another."""
         row = ready.row
         self._missing.add(row.address)
@@ -549,6 +498,26 @@ class Delivery:
         return Outcome(
             row.id, State.QUEUED, attempts=row.attempts, parts_sent=row.parts_sent, tried=tried
         )
+
+    def _room(self) -> bool:
+        """Have enough calls ended for others to be worth a transaction?"""
+        return not self._lines or self._free() >= self._handful
+
+    def _free(self) -> int:
+        """How many rows may pass the gate: when they have, there is a call for each of them."""
+        return self._slots + self._soon - len(self._lines)
+
+    def _ending_soon(self, now: float) -> int:
+        """How many calls will have ended when a row that asks the gate now has passed it.
+
+        None where calls take long, or nobody knows yet: what has passed is not to wait for one.
+        Nor of what is counted as it passes: that would be lost.
+        """
+        usual, oldest = self._lines.usual.seconds, self._lines.oldest(now)
+        if not usual or oldest > HANGS * usual or any(one.row.windowed for one in self._ready):
+            return 0
+        share = min(MOST_LEAD, self._gating_takes.seconds) / max(usual, oldest)
+        return min(int(self._slots * share), most_sending(self._slots) - self._slots)
 
     async def _drain(self) -> None:
         """Finish the calls under way, write them down, give the rest back: as far as there is time.
@@ -559,8 +528,7 @@ class Delivery:
         until = self._loop.time() + FINISH
         if self._exchanging is not None:
             await asyncio.wait([self._exchanging])
-        if self._calls:
-            await asyncio.wait(self._calls, timeout=until - self._loop.time())
+        await self._lines.finish(until - self._loop.time())
         if self._claiming is not None:
             await asyncio.wait([self._claiming])
         ready, self._ready = self._ready, []

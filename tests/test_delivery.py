@@ -283,7 +283,7 @@ def let_more_pass(delivery: Delivery, more: int) -> None:
     expected = [more]
 
     def soon(now: float) -> int:
-        return expected.pop() if expected and len(delivery._calls) == 8 else 0
+        return expected.pop() if expected and len(delivery._lines) == 8 else 0
 
     delivery._ending_soon = soon  # type: ignore[method-assign]
 
@@ -351,7 +351,7 @@ def test_what_was_taken_back_while_no_call_was_free_leaves_once(bare: Bare) -> N
 
     def write(outcomes: Any, ripe: Any, *rest: Any) -> Any:
         leave = real(outcomes, ripe, *rest)
-        if len(delivery._calls) == 8 and ripe and not lost:
+        if len(delivery._lines) == 8 and ripe and not lost:
             lost.append(ripe[0].row.id)
             raise OperationalError("COMMIT", None, Exception("gone"))
         return leave
@@ -393,14 +393,13 @@ def test_a_call_that_hangs_does_not_keep_the_others_from_being_written_down(
 
 def test_more_pass_the_gate_only_while_calls_end_quickly(bare: Bare) -> None:
     delivery = Delivery(bare.services, {"memory": MemoryChannel()}, alone=True, in_flight=8)
-    task: asyncio.Task[bool] = None  # type: ignore[assignment]
     delivery._gating_takes.note(0.005)
     assert delivery._ending_soon(100.0) == 0  # nobody knows how long a call takes
-    delivery._calling_takes.note(0.020)
+    delivery._lines.usual.note(0.020)
     assert delivery._ending_soon(100.0) == 2
-    delivery._calls[task] = 99.0
+    delivery._lines._since[1] = 99.0
     assert delivery._ending_soon(100.0) == 0
-    delivery._calls.clear()
+    delivery._lines._since.clear()
     counted = SimpleNamespace(row=SimpleNamespace(windowed=True))
     delivery._ready = [counted]  # type: ignore[list-item]
     assert delivery._ending_soon(100.0) == 0
