@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -38,7 +39,7 @@ class Counters:
     unknown: int = 0
     retried: int = 0
     late: int = 0
-    """Rows that asked for another slot because theirs had gone by, or no call was free."""
+    """Rows that asked for another slot because theirs had gone by, or no line was free."""
     by_reason: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     moved: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     """Rows something became of, by lane."""
@@ -65,7 +66,7 @@ class Courier:
         self._chance = chance
 
     async def send(self, ready: Ready) -> Outcome:
-        """Send what of a row has not left yet; never raises."""
+        """Send what of a row has not left yet; raises only when it is cancelled."""
         row = ready.row
         name = channel_of(row.lane)
         channel = self.channels[name]
@@ -85,7 +86,10 @@ class Courier:
                 done = number + 1
         except SendError as error:
             return await self._refused(ready, error, done)
-        except Exception as error:  # noqa: BLE001  # a channel's bug is not known to have sent nothing
+        except (Exception, asyncio.CancelledError) as error:
+            # A channel's bug is not known to have sent nothing.
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise
             log.error("channel_failed", lane=row.lane, error=type(error).__name__)
             return await self._refused(ready, SendError("bug", unknown=True), done)
         self.counters.sent += 1

@@ -456,20 +456,19 @@ class Delivery:
 
     def _launch(self, ripe: Sequence[Ready], leave: _Leave) -> None:
         """Have those sent that may leave; never a row twice, whatever was."""
-        may_leave = {*leave.passed, *leave.noticed}
-        for ready in ripe:
-            id = ready.row.id
-            if id not in may_leave:
-                continue
-            may_leave.remove(id)
+        for id, ready in {one.row.id: one for one in ripe}.items():  # of two as claimed last
             if id in leave.noticed:
-                ready = ready._replace(noticed=True)  # the same, as it leaves
+                leaving = ready._replace(noticed=True)
             elif id in leave.in_turn:
-                ready = ready._replace(in_turn=True)
-            if ready.row.address in self._missing:
-                self._ended(ready, None)
+                leaving = ready._replace(in_turn=True)
+            elif id in leave.passed:
+                leaving = ready
             else:
-                self._lines.take(ready)
+                continue
+            if ready.row.address in self._missing:
+                self._ended(leaving, None)
+            else:
+                self._lines.take(leaving)
 
     async def _call(self, ready: Ready) -> Outcome | None:
         """Send it; None if its slot or our time has gone by, or its channel was broken off."""
@@ -490,7 +489,7 @@ class Delivery:
 
     def _missed(self, ready: Ready) -> Outcome:
         """Its slot went by after it had passed the gate, or it found no line: it has not left, and
-        asks for another."""
+        asks again."""
         row = ready.row
         self._missing.add(row.address)
         self.counters.late += 1

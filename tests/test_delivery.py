@@ -18,10 +18,11 @@ from sqlmodel import col, update
 from bot.commands import Content, Purpose
 from bot.context import ChannelFacts
 from bot.courier import TRIES
-from bot.delivery import Delivery, most_sending
+from bot.delivery import Delivery, _Leave, most_sending
 from bot.errors import SendError
 from bot.messages import Address, Part, dump_reply, say
-from storage import steering
+from bot.wording import Ready
+from storage import claims, steering
 from storage.campaigns import Campaign
 from storage.people import Person
 from tests.bare import NOON, Bare
@@ -372,6 +373,87 @@ def test_what_was_taken_back_while_no_call_was_free_leaves_once(bare: Bare) -> N
 
     asyncio.run(run())
     assert len(channel.seen) == len(set(channel.seen)) == 9
+
+
+def test_what_was_taken_from_us_while_its_call_lasts_is_not_called_again(bare: Bare) -> None:
+    """Others thought us dead, the row waited again and became ours again; then the call ends."""
+    bare.rows(1, repeatable=True)
+    channel = Line()
+    delivery = Delivery(bare.services, {"memory": channel}, alone=False, in_flight=8)
+
+    async def run() -> None:
+        channel.gate = asyncio.Event()
+        task = asyncio.create_task(delivery.run())
+        while not channel.seen:
+            await asyncio.sleep(0.001)
+        with bare.database.transaction() as connection:
+            claims.sweep(connection, "another", timedelta(seconds=10), alone=True)
+        assert bare.states() == {"queued": 1}
+        while bare.states() != {"sending": 1}:
+            delivery.wake()
+            await asyncio.sleep(0.001)
+        channel.gate.set()
+        while bare.states() != {"sent": 1}:
+            await asyncio.sleep(0.001)
+        bare.queue(range(1), occasion="the next to the same address")
+        while bare.states() != {"sent": 2}:
+            delivery.wake()
+            await asyncio.sleep(0.001)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(run())
+    assert channel.seen == ["1-0", "2-0"]
+
+
+def test_of_two_copies_of_a_row_that_passed_the_one_claimed_last_leaves(bare: Bare) -> None:
+    """An exchange that failed put one back, while a claim brought the row anew."""
+    bare.rows(1)
+    delivery = Delivery(bare.services, {"memory": MemoryChannel()}, alone=True)
+    with bare.database.transaction() as connection:
+        [row] = claims.claim(connection, "memory:bulk", delivery.worker, NOON, 1)
+    taken: list[Ready] = []
+    delivery._lines.take = taken.append  # type: ignore[method-assign, assignment]
+    older, newer = (
+        Ready(row._replace(attempts=tries, parts_sent=tries), (), "", 0.0) for tries in (0, 1)
+    )
+    delivery._launch([older, newer], _Leave(passed=frozenset({row.id})))
+    assert taken == [newer]
+
+
+@pytest.mark.parametrize("address", ["memory:4200:somebody", "nowhere"])
+def test_a_channel_that_breaks_off_a_call_leaves_it_unknown(bare: Bare, address: str) -> None:
+    class Broken(MemoryChannel):
+        async def send(self, address: Address, part: Part, key: str) -> str:
+            raise asyncio.CancelledError
+
+    bare.rows(1, address=address)
+    drain(bare, Broken())
+    assert [(row.state, row.reason) for row in bare.all()] == [("unknown", "bug")]
+
+
+def test_when_time_is_up_what_follows_a_call_that_hangs_waits_again(
+    bare: Bare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bot.delivery.FINISH", 0.3)
+    for occasion in range(3):
+        bare.rows(1, occasion=f"{occasion}")
+    channel = Line()
+
+    async def run() -> None:
+        channel.gate = asyncio.Event()
+        delivery = Delivery(bare.services, {"memory": channel}, alone=True, in_flight=8)
+        task = asyncio.create_task(delivery.run())
+        while bare.states() != {"sending": 3}:
+            await asyncio.sleep(0.001)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert bare.states() == {"sending": 1, "queued": 2}
+        channel.gate.set()
+        await asyncio.sleep(0.05)
+
+    asyncio.run(run())
+    assert channel.seen == ["1-0"]
 
 
 def test_a_call_that_hangs_does_not_keep_the_others_from_being_written_down(

@@ -128,6 +128,17 @@ async def test_nor_when_the_line_becomes_free_too_late(now: list[float]) -> None
     assert desk.ended == [(1, True), (2, False)]
 
 
+async def test_who_follows_at_an_address_waits_behind_the_others() -> None:
+    desk = Desk(most=1)
+    for id, address in enumerate(["memory:a:x", "memory:a:x", "memory:a:y"], 1):
+        desk.lines.take(to(address, id))
+    await settled()
+    await desk.hang_up(1)
+    assert desk.begun == [1, 3]
+    await desk.hang_up(3)
+    assert desk.begun == [1, 3, 2]
+
+
 async def test_what_waits_for_its_address_and_not_for_a_line_may_wait(now: list[float]) -> None:
     desk = Desk(most=2)
     for id in (1, 2):
@@ -158,6 +169,46 @@ async def test_what_comes_just_as_the_last_line_closes_is_called() -> None:
     lines.take(to("memory:a:1", 1))
     await settled()
     assert begun == [1, 2, 3, 4, 5]
+
+
+async def test_a_row_that_is_here_already_is_not_called_twice() -> None:
+    """It was taken from us and is ours again, while its first call lasts."""
+    desk = Desk()
+    desk.lines.take(to("memory:a:x", 1))
+    await settled()
+    desk.lines.take(to("memory:a:x", 1))
+    desk.lines.take(to("memory:a:x", 2))
+    await desk.hang_up(1)
+    await desk.hang_up(2)
+    assert desk.begun == [1, 2]
+    assert desk.ended == [(1, True), (2, True)]
+    assert len(desk.lines) == 0
+
+
+async def test_a_call_that_breaks_takes_its_line_and_its_address_with_it_only_once() -> None:
+    desk = Desk(most=1)
+    for id in (1, 2):
+        desk.lines.take(to("memory:a:x", id))
+    await settled()
+    desk.calls[1].cancel()
+    await settled()
+    assert desk.ended == [(2, False)]
+    desk.lines.take(to("memory:a:x", 3))
+    await settled()
+    assert desk.begun == [1, 3]
+    assert len(desk.lines) == 1
+
+
+async def test_when_time_is_up_nothing_more_leaves() -> None:
+    desk = Desk(most=1)
+    for id, address in enumerate(["memory:a:x", "memory:a:x", "memory:a:y"], 1):
+        desk.lines.take(to(address, id))
+    await settled()
+    await desk.lines.finish(0.01)
+    assert sorted(desk.ended) == [(2, False), (3, False)]
+    await desk.hang_up(1)
+    assert desk.begun == [1]
+    assert desk.ended[-1] == (1, True)
 
 
 async def test_finishing_waits_for_calls_but_not_for_ever(now: list[float]) -> None:
