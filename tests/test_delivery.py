@@ -422,7 +422,7 @@ def test_of_two_copies_of_a_row_that_passed_the_one_claimed_last_leaves(bare: Ba
 
 
 @pytest.mark.parametrize("address", ["memory:4200:somebody", "nowhere"])
-def test_a_channel_that_breaks_off_a_call_leaves_it_unknown(bare: Bare, address: str) -> None:
+def test_what_breaks_on_its_way_to_the_platform_is_unknown(bare: Bare, address: str) -> None:
     class Broken(MemoryChannel):
         async def send(self, address: Address, part: Part, key: str) -> str:
             raise asyncio.CancelledError

@@ -45,6 +45,12 @@ class Desk:
     def end(self, ready: Ready, outcome: Outcome | None) -> None:
         self.ended.append((ready.row.id, outcome is not None))
 
+    async def hand_in(self, *users: str) -> None:
+        """Give them a row to each, numbered from 1."""
+        for id, user in enumerate(users, 1):
+            self.lines.take(to(f"memory:a:{user}", id))
+        await settled()
+
     async def hang_up(self, id: int, *, left: bool = True) -> None:
         """Let a call end."""
         self.calls.pop(id).set_result(left)
@@ -65,9 +71,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 async def test_the_first_that_waits_is_called_when_a_call_ends() -> None:
     desk = Desk(most=2)
-    for id in range(1, 6):
-        desk.lines.take(to(f"memory:a:{id}", id))
-    await settled()
+    await desk.hand_in("v", "w", "x", "y", "z")
     assert desk.begun == [1, 2]
     await desk.hang_up(2)
     assert desk.begun == [1, 2, 3]
@@ -78,9 +82,7 @@ async def test_the_first_that_waits_is_called_when_a_call_ends() -> None:
 
 async def test_two_to_one_address_leave_one_after_the_other_and_block_nobody() -> None:
     desk = Desk(most=2)
-    for id, address in enumerate(["memory:a:x", "memory:a:x", "memory:a:x", "memory:a:y"], 1):
-        desk.lines.take(to(address, id))
-    await settled()
+    await desk.hand_in("x", "x", "x", "y")
     assert desk.begun == [1, 4]
     await desk.hang_up(1)
     assert desk.begun == [1, 4, 2]
@@ -90,9 +92,7 @@ async def test_two_to_one_address_leave_one_after_the_other_and_block_nobody() -
 
 async def test_what_follows_what_has_not_left_stays_too() -> None:
     desk = Desk(most=2)
-    for id in (1, 2, 3):
-        desk.lines.take(to("memory:a:x", id))
-    await settled()
+    await desk.hand_in("x", "x", "x")
     await desk.hang_up(1, left=False)
     assert desk.begun == [1]
     assert desk.ended == [(1, False), (2, False), (3, False)]
@@ -105,9 +105,7 @@ async def test_what_follows_what_has_not_left_stays_too() -> None:
 
 async def test_what_finds_no_line_for_long_does_not_leave(now: list[float]) -> None:
     desk = Desk(most=1)
-    for id, address in enumerate(["memory:a:x", "memory:a:y", "memory:a:y"], 1):
-        desk.lines.take(to(address, id))
-    await settled()
+    await desk.hand_in("x", "y", "y")
     now[0] += MOST_LEAD
     desk.lines.give_up_waiting()
     assert desk.ended == []
@@ -119,9 +117,7 @@ async def test_what_finds_no_line_for_long_does_not_leave(now: list[float]) -> N
 
 async def test_nor_when_the_line_becomes_free_too_late(now: list[float]) -> None:
     desk = Desk(most=1)
-    for id in (1, 2):
-        desk.lines.take(to(f"memory:a:{id}", id))
-    await settled()
+    await desk.hand_in("x", "y")
     now[0] += 5.0
     await desk.hang_up(1)
     assert desk.begun == [1]
@@ -130,9 +126,7 @@ async def test_nor_when_the_line_becomes_free_too_late(now: list[float]) -> None
 
 async def test_who_follows_at_an_address_waits_behind_the_others() -> None:
     desk = Desk(most=1)
-    for id, address in enumerate(["memory:a:x", "memory:a:x", "memory:a:y"], 1):
-        desk.lines.take(to(address, id))
-    await settled()
+    await desk.hand_in("x", "x", "y")
     await desk.hang_up(1)
     assert desk.begun == [1, 3]
     await desk.hang_up(3)
@@ -141,9 +135,7 @@ async def test_who_follows_at_an_address_waits_behind_the_others() -> None:
 
 async def test_what_waits_for_its_address_and_not_for_a_line_may_wait(now: list[float]) -> None:
     desk = Desk(most=2)
-    for id in (1, 2):
-        desk.lines.take(to("memory:a:x", id))
-    await settled()
+    await desk.hand_in("x", "x")
     now[0] += 30.0
     assert desk.lines.oldest(now[0]) == 30.0
     desk.lines.give_up_waiting()
@@ -187,9 +179,7 @@ async def test_a_row_that_is_here_already_is_not_called_twice() -> None:
 
 async def test_a_call_that_breaks_takes_its_line_and_its_address_with_it_only_once() -> None:
     desk = Desk(most=1)
-    for id in (1, 2):
-        desk.lines.take(to("memory:a:x", id))
-    await settled()
+    await desk.hand_in("x", "x")
     desk.calls[1].cancel()
     await settled()
     assert desk.ended == [(2, False)]
@@ -201,9 +191,7 @@ async def test_a_call_that_breaks_takes_its_line_and_its_address_with_it_only_on
 
 async def test_when_time_is_up_nothing_more_leaves() -> None:
     desk = Desk(most=1)
-    for id, address in enumerate(["memory:a:x", "memory:a:x", "memory:a:y"], 1):
-        desk.lines.take(to(address, id))
-    await settled()
+    await desk.hand_in("x", "x", "y")
     await desk.lines.finish(0.01)
     assert sorted(desk.ended) == [(2, False), (3, False)]
     await desk.hang_up(1)
@@ -213,9 +201,7 @@ async def test_when_time_is_up_nothing_more_leaves() -> None:
 
 async def test_finishing_waits_for_calls_but_not_for_ever(now: list[float]) -> None:
     desk = Desk(most=1)
-    for id in (1, 2):
-        desk.lines.take(to(f"memory:a:{id}", id))
-    await settled()
+    await desk.hand_in("x", "y")
     now[0] += 1.0
     await desk.lines.finish(0.01)
     assert desk.ended == [(2, False)]
